@@ -1,0 +1,101 @@
+/*
+ * cluster.h - membership views and ordered messages of one lockspace (one mounted volume = one group).
+ *
+ * Two parts:
+ *  - The *port* (struct cluster_port) reports the engine's raw events: the totem ring, the group's members, quorum, and
+ *    ordered messages.  Real: corosync (libcpg model V1, libquorum model V1).  Simulated: tests/sim.
+ *  - The *view tracker* (cluster.c, pure) turns raw events into usable views and is what everything else uses.
+ *
+ * Invariants of the tracker (rule R3)
+ *  C1  A view is usable when totem's ring id, the group membership delivered under that ring, and quorum's ring id are all
+ *      the same and quorate, and a JOIN naming the incarnation of every member has been delivered in that ring.
+ *  C2  At any raw event that breaks C1 the user gets suspend() before anything else; nothing may be granted until view().
+ *  C3  Views are compared by (ring.seq, ring.nodeid); every node that gets view(R) gets the same member list for R.
+ *  C4  Member *lists* only: joined/left lists of the engine are not used for membership (they differ between nodes).
+ *  C5  A user message is delivered between the same two views on every node that delivers it; one that was sent under
+ *      another ring than the current usable one is dropped by the tracker (it carries ring and incarnation).
+ *  C6  Own delivery of a message decides nothing: a sender whose link died delivers to itself alone.
+ */
+#ifndef CSVFS_UTILS_ENV_CLUSTER_H
+#define CSVFS_UTILS_ENV_CLUSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CLUSTER_NODES_MAX 64
+#define CLUSTER_MSG_MAX (64 * 1024)
+
+struct ring_id { uint32_t nodeid; uint64_t seq; };
+static inline bool ring_eq(struct ring_id a, struct ring_id b) { return a.nodeid == b.nodeid && a.seq == b.seq; }
+
+/* A node's life: incarnation is new whenever the daemon starts or has been purged by the others; never 0. */
+struct cluster_node { uint32_t nodeid; uint64_t incarnation; };
+
+struct cluster_view {
+	struct ring_id ring;
+	uint32_t n;
+	struct cluster_node m[CLUSTER_NODES_MAX];	/* ascending nodeid */
+};
+const struct cluster_node *cluster_view_find(const struct cluster_view *v, uint32_t nodeid);	/* NULL when absent */
+
+/* ---- the port (raw events) -------------------------------------------------------------------------------- */
+
+struct cluster_port;
+struct cluster_raw_events {
+	void (*totem)(void *arg, struct ring_id ring);
+	/* Members of our group as of `ring` (the ring of the last totem event before this one), ascending. */
+	void (*members)(void *arg, const uint32_t *nodeid, uint32_t n);
+	void (*quorum)(void *arg, struct ring_id ring, bool quorate);
+	void (*msg)(void *arg, uint32_t from, const void *buf, size_t len);
+	/* The process of a *living* node left the group by dying: the kernel reaped its I/O first (rule R15). */
+	void (*procdown)(void *arg, uint32_t nodeid);
+	/* The engine itself is gone (corosync died): suspend, then withdraw or reconnect. */
+	void (*lost)(void *arg, int err);
+};
+struct cluster_port_ops {
+	int (*start)(struct cluster_port *p, const struct cluster_raw_events *ev, void *arg);
+	int (*send)(struct cluster_port *p, const void *buf, size_t len);	/* -EAGAIN: flow control, try again later */
+	void (*stop)(struct cluster_port *p);					/* leaves the group */
+};
+struct cluster_port { const struct cluster_port_ops *ops; uint32_t self; };
+
+/* ---- the tracker -------------------------------------------------------------------------------------------- */
+
+struct sched;
+struct cluster;
+
+/* Channels multiplex ordered and mesh messages to their users. */
+enum cluster_chan { CHAN_VIEW = 0, CHAN_DLM = 1, CHAN_FS = 2, CHAN_MAX = 8 };
+
+struct cluster_user {
+	void (*suspend)(void *arg);
+	void (*view)(void *arg, const struct cluster_view *v);
+	/* from is a member of the current usable view.  Bounded by CLUSTER_MSG_MAX.  Borrowed for the call. */
+	void (*msg)(void *arg, struct cluster_node from, const void *buf, size_t len);
+	void (*procdown)(void *arg, struct cluster_node who);
+	void (*lost)(void *arg, int err);
+	void *arg;
+};
+
+/* Borrowed: sched, port.  `incarnation` is ours. */
+struct cluster *cluster_new(struct sched *s, struct cluster_port *port, uint64_t incarnation);
+void cluster_free(struct cluster *c);
+/* Before cluster_start().  Users are called in the order of their channels, suspend in the reverse order. */
+void cluster_register(struct cluster *c, enum cluster_chan chan, const struct cluster_user *u);
+int cluster_start(struct cluster *c);			/* joins the group; 0 or -errno with everything stopped again */
+void cluster_stop(struct cluster *c);			/* leaves the group */
+/*
+ * Ordered multicast to all members, self included.  Queued while the engine pushes back.  Sent only under the current
+ * usable view: without one, or when the view changes before delivery, the message is dropped everywhere (C5).
+ * 0, -ENOMEM, -EMSGSIZE, -ENOTCONN (no usable view).
+ */
+int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, size_t len);
+/* The usable view, or NULL while suspended. */
+const struct cluster_view *cluster_current(const struct cluster *c);
+uint32_t cluster_self(const struct cluster *c);
+uint64_t cluster_incarnation(const struct cluster *c);
+/* A purged node starts its next life (rule: healed minority) and re-announces itself. */
+void cluster_new_incarnation(struct cluster *c, uint64_t incarnation);
+
+#endif
