@@ -1,0 +1,114 @@
+/*
+ * dlm.h - a VMS-style distributed lock manager as a library: one struct dlm per lockspace and node.
+ *
+ * Pure: events in, messages and callbacks out.  All calls and callbacks on the control thread; callbacks never run inside
+ * the call that caused them (they come from the run queue of env->sched).
+ * Sources: VMS lock manager as described in Kronenberg, Levy, Strecker, "VAXclusters", 1986; Goldenberg, "VMS internals".
+ *
+ * Invariants (checked after every simulator step)
+ *  D1  No two incompatible grants among unfenced nodes, phantoms of lost nodes included.
+ *  D2  A lock is on exactly one queue: granted, converting or waiting.
+ *  D3  A value block delivered as valid equals the last one written under PW/EX.
+ *  D4  Every request is answered once faults heal.
+ *  D5  Nothing is granted while no view is usable; cached grants stay in force.
+ *  D6  A lost node's locks stay in force as phantoms until its fence is confirmed (modes below PW) or its journal is
+ *      replayed (PW, EX).  Grants obey the normal table against phantoms.
+ */
+#ifndef CSVFS_DLM_DLM_H
+#define CSVFS_DLM_DLM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <urcu/list.h>
+
+#include "utils/env/env.h"
+
+enum dlm_mode { DLM_NL = 0, DLM_CR = 1, DLM_CW = 2, DLM_PR = 3, DLM_PW = 4, DLM_EX = 5 };
+bool dlm_compatible(enum dlm_mode a, enum dlm_mode b);
+const char *dlm_mode_name(enum dlm_mode m);
+
+#define DLM_NAME_MAX 32		/* bytes, any value */
+#define DLM_LVB_LEN 128
+
+#define DLM_NOQUEUE 1u		/* answer -EAGAIN instead of waiting; the present holders do get their blocking callback */
+
+struct dlm;
+struct dlm_lock;
+
+/*
+ * Embedded by the caller; the dlm's from dlm_lock_init() to the callback of dlm_release() (or dlm_free()).
+ * At most one dlm_lock per resource and node: a node's own sharing is done above (csvfs/glock.c).
+ */
+struct dlm_lock {
+	/* read-only for the caller */
+	uint8_t name[DLM_NAME_MAX];
+	uint8_t name_len;
+	enum dlm_mode granted;
+	enum dlm_mode wanted;		/* of the request under way, else == granted */
+	bool busy;			/* a request or release is under way */
+	/* The value block as of the last grant; writable by the caller while it holds PW/EX. */
+	uint8_t lvb[DLM_LVB_LEN];
+	bool lvb_valid;
+	uint64_t lvb_seq;
+	/* Set by the caller. status: 0 granted (->granted); -EAGAIN NOQUEUE; -ECANCELED; -ENOTCONN left the cluster. */
+	void (*done)(struct dlm_lock *l, int status);
+	/* Somebody waits for a mode that conflicts with ours.  May come repeatedly with a stronger mode. */
+	void (*bast)(struct dlm_lock *l, enum dlm_mode blocked);
+	void *arg;
+	/* the dlm's own */
+	void *priv;
+	struct cds_list_head node;
+};
+
+struct dlm_events {
+	/* The lock tables of view `v` are complete: new grants flow, phantoms are installed. */
+	void (*recovered)(void *arg, const struct cluster_view *v);
+	/* Lost since the last usable view: these (node, incarnation)s need a fence proof.  Called before recovered(). */
+	void (*lost)(void *arg, const struct cluster_node *who, uint32_t n);
+	void *arg;
+};
+
+/* Borrows env and events.  Uses CHAN_DLM of env->cluster and env->mesh.  NULL when out of memory. */
+struct dlm *dlm_new(struct env *env, const struct dlm_events *ev);
+void dlm_free(struct dlm *d);
+
+/* name is copied. */
+void dlm_lock_init(struct dlm *d, struct dlm_lock *l, const void *name, uint8_t name_len);
+/*
+ * Asks for `mode` coming from NL (upward conversions in place are not offered: rule R6).  Answered by done().
+ * Never fails by itself but by programming error (busy, not NL): asserted.
+ */
+void dlm_request(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned flags);
+/*
+ * Gives strength up: `mode` < granted.  Takes effect at once here (l->granted changes before return); when the old mode was
+ * PW/EX the value block in l->lvb becomes the resource's (lvb_valid is set).  Without usable view it is sent later.
+ */
+void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode);
+/* Takes a waiting request back; done(-ECANCELED), or done(0) when it was granted first. */
+void dlm_cancel(struct dlm *d, struct dlm_lock *l);
+/* Forgets the lock (must be NL and not busy): no traffic is owed for it afterwards. */
+void dlm_lock_done(struct dlm *d, struct dlm_lock *l);
+
+/*
+ * Proofs about a lost node, delivered to every member in the same order (the file system sends them as ordered messages):
+ * fenced = it writes nothing more: phantoms below PW fall.  replayed = its journal is replayed and flushed: the rest falls.
+ */
+void dlm_fence_confirmed(struct dlm *d, struct cluster_node who);
+void dlm_replayed(struct dlm *d, struct cluster_node who);
+/* Clean leave: drops all our locks at the others in one message; done when acknowledged.  Locks must be NL. */
+/* (A node that released everything leaves no phantoms.) */
+bool dlm_is_recovered(const struct dlm *d);
+
+/* ---- to be seen --------------------------------------------------------------------------------------------- */
+struct dlm_stats {
+	uint64_t messages_sent, messages_received, requests, remote_requests, grants, basts, downgrades, noqueue_refused, cancels;
+	uint64_t bad_messages, recoveries, recovery_ns_last;
+	uint32_t resources, locks, phantoms, waiting;
+};
+void dlm_stats(const struct dlm *d, struct dlm_stats *ret);
+struct dlm_holder_info { uint32_t nodeid; uint64_t incarnation; enum dlm_mode granted, wanted; bool phantom, waiting; uint64_t since_ms; };
+/* Walks resources mastered here; fn returns false to stop. */
+void dlm_walk(struct dlm *d, bool (*fn)(void *arg, const uint8_t *name, uint8_t name_len, const struct dlm_holder_info *h,
+					uint32_t n), void *arg);
+
+#endif
