@@ -6,10 +6,11 @@
  *      once, from the control thread, never inside blk_submit().
  *  B2  Requests may complete in any order.  Order is made only by waiting, and durability only by a FLUSH that was
  *      submitted after the write completed (the device has a volatile cache).
- *  B3  Offsets, lengths and buffers are multiples of `io_align` (O_DIRECT).  A write of 512 bytes that does not cross
+ *  B3  Offsets, lengths and buffers are multiples of `io_align` (O_DIRECT): asserted.  A request that does not lie inside
+ *      the device completes with -ERANGE (numbers from a corrupt block get that far).  A write of 512 bytes that does not cross
  *      a 512-byte boundary is atomic; nothing larger is.
  *  B4  After blk_gate_close() no further write reaches the device through this port: later submissions fail with
- *      -CSV_E_WITHDRAWN; what is in flight is still completed (rule: withdraw drains, then speaks).
+ *      -CSV_E_WITHDRAWN (reads too: they prove nothing any more); what is in flight is still completed (rule: withdraw drains, then speaks).
  */
 #ifndef CSVFS_UTILS_ENV_BLK_H
 #define CSVFS_UTILS_ENV_BLK_H
@@ -17,7 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct sched;
+#include "utils/env/sched.h"
+
 struct blk;
 
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD };
@@ -51,13 +53,20 @@ struct blk {
 	uint32_t io_align;		/* 512 or 4096; buffers, offsets, lengths */
 	bool gate_closed;
 	unsigned inflight;		/* requests not completed; maintained by blk_submit/port */
-	uint64_t n_reads, n_writes, n_flushes;
+	uint64_t n_reads, n_writes, n_flushes, n_discards;
+	/* For blk_complete_later(); zeroed by whoever makes the struct, otherwise untouched. */
+	struct job later_job;
+	struct blk_req *later_head, *later_tail;
 };
 
 /* Never fails itself: errors come in r->result through done(). */
 void blk_submit(struct blk *b, struct blk_req *r);
 void blk_gate_close(struct blk *b);
 void blk_close(struct blk *b);			/* NULL allowed; inflight must be 0 */
+
+/* For ports: every request ends in exactly one of these.  blk_complete() is not for inside ops->submit(). */
+void blk_complete(struct blk *b, struct blk_req *r, int result);
+void blk_complete_later(struct blk *b, struct blk_req *r, int result);	/* through the run queue */
 
 /* Coroutine helpers: submit and await.  0 or -errno.  Never interrupted by cancel. */
 int blk_read(struct blk *b, uint64_t off, void *buf, uint32_t len);

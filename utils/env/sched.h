@@ -48,6 +48,7 @@ int sched_spawn_ret(struct sched *s, const char *name, void (*fn)(void *arg), vo
 
 struct coro *sched_self(struct sched *s);	/* NULL outside any coroutine */
 const char *coro_name(const struct coro *c);
+unsigned sched_coros(const struct sched *s);	/* alive */
 
 /* Flags for lock-order and await assertions, see the users. */
 #define CORO_NO_AWAIT	0x0001u		/* no await at all: asserted by every wait */
@@ -99,7 +100,7 @@ void job_init(struct job *j, void (*fn)(struct job *j));
 void sched_post(struct sched *s, struct job *j);
 void sched_unpost(struct sched *s, struct job *j);
 
-struct timer { struct heap_node node; bool armed; void (*fn)(struct timer *t); };
+struct timer { struct csv_heap_node node; bool armed; void (*fn)(struct timer *t); };
 void timer_init(struct timer *t, void (*fn)(struct timer *t));
 void timer_set(struct sched *s, struct timer *t, uint64_t deadline_ns);	/* re-arms when armed */
 void timer_del(struct sched *s, struct timer *t);
