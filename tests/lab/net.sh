@@ -19,12 +19,10 @@ sw()
 switch_pid()
 {
 	local pid
-	pid=$(head -n1 "$LAB_CG/switch/cgroup.procs" 2>/dev/null)
-	[[ -n $pid ]] && echo "$pid"
+	pid=$(cat "$LAB_STATE/switch" 2>/dev/null) &&
+		grep -q "/csvfs-lab/$LAB/switch\$" "/proc/$pid/cgroup" 2>/dev/null && echo "$pid"
 }
 
-# Sets by pair of interface names need kernel support for concatenated sets; a build without it is
-# told at once.
 switch_up()
 {
 	mkdir -p "$LAB_CG/switch"
@@ -34,6 +32,7 @@ switch_up()
 			exec unshare --net -- setsid --fork sleep infinity </dev/null >/dev/null 2>&1 9>&-
 	) || return 1
 	wait_until 5000 one_process "$LAB_CG/switch" || return 1
+	cat "$LAB_CG/switch/cgroup.procs" >"$LAB_STATE/switch"
 	sw sh -e -c '
 		echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null || true
 		ip link set lo up
