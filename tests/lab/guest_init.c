@@ -1,0 +1,289 @@
+/*
+ * guest_init - first and only program of the test guest (static; /init of the initramfs).
+ *
+ * It loads the modules listed in /modules (one path a line, in order), then runs two processes:
+ *  - the ticker writes "T <n> <guest-ms>" to the serial port every csv.tick_ms; who stamps the arrivals outside the guest
+ *    sees how long the guest stood still, which the guest itself cannot, for its clock stands with it;
+ *  - the recorder writes numbered blocks to csv.rec_dev, one after the other, and says "R <n>" on the serial port only
+ *    after the block is durable.  A number that was said and is not on the disk is lost; a number said twice was executed
+ *    twice.
+ * Other lines: "B <text>" while booting, "E <text>" for an error, "F <n>" when the area is full.
+ *
+ * Kernel command line (default): csv.port=/dev/ttyS0 csv.tick_ms=10 csv.rec_dev= (none) csv.rec_off=0 (bytes)
+ * csv.rec_size=4096 csv.rec_ms=10 csv.rec_max=0 (as many as fit) csv.rec_mode=direct|fsync (direct)
+ *
+ * Block: "CSVREC01", le64 number, le64 guest ms, le64 boot id, pattern from the number, last 4 bytes crc32 (zlib's) of
+ * everything before.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/random.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/fs.h>
+
+struct options {
+	char port[64];
+	char rec_dev[64];
+	char rec_mode[16];
+	uint64_t tick_ms;
+	uint64_t rec_off;
+	uint64_t rec_size;
+	uint64_t rec_ms;
+	uint64_t rec_max;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void say(int fd, const char *fmt, ...)
+{
+	char line[256];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	for (int done = 0; done < n;) {
+		ssize_t w = write(fd, line + done, (size_t)(n - done));
+
+		if (w < 0 && errno != EINTR)
+			return;
+		if (w > 0)
+			done += (int)w;
+	}
+}
+
+static void options_parse(struct options *o)
+{
+	static char text[4096];
+	int fd = open("/proc/cmdline", O_RDONLY);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	*o = (struct options){.port = "/dev/ttyS0", .rec_mode = "direct", .tick_ms = 10, .rec_size = 4096, .rec_ms = 10};
+	text[n > 0 ? n : 0] = '\0';
+	for (char *word = strtok(text, " \n"); word; word = strtok(NULL, " \n")) {
+		char *value = strchr(word, '=');
+
+		if (strncmp(word, "csv.", 4) || !value)
+			continue;
+		*value++ = '\0';
+		word += 4;
+		if (!strcmp(word, "port"))
+			snprintf(o->port, sizeof(o->port), "%s", value);
+		else if (!strcmp(word, "rec_dev"))
+			snprintf(o->rec_dev, sizeof(o->rec_dev), "%s", value);
+		else if (!strcmp(word, "rec_mode"))
+			snprintf(o->rec_mode, sizeof(o->rec_mode), "%s", value);
+		else if (!strcmp(word, "tick_ms"))
+			o->tick_ms = strtoull(value, NULL, 0);
+		else if (!strcmp(word, "rec_off"))
+			o->rec_off = strtoull(value, NULL, 0);
+		else if (!strcmp(word, "rec_size"))
+			o->rec_size = strtoull(value, NULL, 0);
+		else if (!strcmp(word, "rec_ms"))
+			o->rec_ms = strtoull(value, NULL, 0);
+		else if (!strcmp(word, "rec_max"))
+			o->rec_max = strtoull(value, NULL, 0);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static void modules_load(int port)
+{
+	FILE *list = fopen("/modules", "r");
+	char path[256];
+
+	while (list && fgets(path, sizeof(path), list)) {
+		int fd;
+
+		path[strcspn(path, "\n")] = '\0';
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST && errno != ENODEV))
+			say(port, "E module %s: %s\n", path, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	if (list)
+		fclose(list);
+}
+
+static int port_open(const char *path)
+{
+	struct termios t;
+	int fd = open(path, O_RDWR | O_NOCTTY);
+
+	if (fd < 0)
+		return -1;
+	if (!tcgetattr(fd, &t)) {
+		cfmakeraw(&t);
+		cfsetspeed(&t, B115200);
+		tcsetattr(fd, TCSANOW, &t);
+	}
+	return fd;
+}
+
+static void put_le64(unsigned char *p, uint64_t v)
+{
+	for (int i = 0; i < 8; i++)
+		p[i] = (unsigned char)(v >> (8 * i));
+}
+
+static uint32_t crc32_of(const unsigned char *p, size_t n)
+{
+	uint32_t crc = ~0u;
+
+	while (n--) {
+		crc ^= *p++;
+		for (int i = 0; i < 8; i++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+	}
+	return ~crc;
+}
+
+static void block_fill(unsigned char *b, uint64_t size, uint64_t number, uint64_t boot)
+{
+	uint32_t crc;
+
+	memcpy(b, "CSVREC01", 8);
+	put_le64(b + 8, number);
+	put_le64(b + 16, now_ms());
+	put_le64(b + 24, boot);
+	for (uint64_t i = 32; i < size - 4; i++)
+		b[i] = (unsigned char)(number * 31 + i);
+	crc = crc32_of(b, size - 4);
+	for (int i = 0; i < 4; i++)
+		b[size - 4 + (uint64_t)i] = (unsigned char)(crc >> (8 * i));
+}
+
+static int device_wait_open(const struct options *o, int port)
+{
+	int flags = O_RDWR | O_CLOEXEC;
+	int fd = -1;
+
+	if (!strcmp(o->rec_mode, "direct"))
+		flags |= O_DIRECT | O_DSYNC;
+	/* the partition table is read after the driver is there: up to 10 s */
+	for (int i = 0; i < 1000 && fd < 0; i++) {
+		fd = open(o->rec_dev, flags);
+		if (fd < 0)
+			usleep(10000);
+	}
+	if (fd < 0)
+		say(port, "E %s: %s\n", o->rec_dev, strerror(errno));
+	return fd;
+}
+
+/* Records run in order, one at a time; after an error the same number is never written again. */
+static void recorder(const struct options *o, int port)
+{
+	int fd = device_wait_open(o, port);
+	uint64_t boot = 0, size = 0, max = o->rec_max;
+	void *buf = NULL;
+
+	if (fd < 0)
+		return;
+	if (o->rec_size < 64 || posix_memalign(&buf, 4096, (o->rec_size + 4095) & ~4095ull)) {
+		say(port, "E rec_size %llu\n", (unsigned long long)o->rec_size);
+		return;
+	}
+	if (getrandom(&boot, sizeof(boot), GRND_NONBLOCK) != (ssize_t)sizeof(boot))
+		boot = now_ms() | 1ull << 63;
+	if (ioctl(fd, BLKGETSIZE64, &size) || size <= o->rec_off) {
+		say(port, "E %s: size %llu, records start at %llu\n", o->rec_dev, (unsigned long long)size,
+		    (unsigned long long)o->rec_off);
+		return;
+	}
+	if (!max || max > (size - o->rec_off) / o->rec_size)
+		max = (size - o->rec_off) / o->rec_size;
+	say(port, "B records %llu\n", (unsigned long long)max);
+	for (uint64_t n = 1; n <= max; n++) {
+		struct timespec ts = {.tv_sec = (time_t)(o->rec_ms / 1000), .tv_nsec = (long)(o->rec_ms % 1000) * 1000000};
+
+		block_fill(buf, o->rec_size, n, boot);
+		if (pwrite(fd, buf, o->rec_size, (off_t)(o->rec_off + (n - 1) * o->rec_size)) != (ssize_t)o->rec_size ||
+		    (strcmp(o->rec_mode, "direct") && fsync(fd))) {
+			say(port, "E record %llu: %s\n", (unsigned long long)n, strerror(errno));
+			return;
+		}
+		say(port, "R %llu\n", (unsigned long long)n);
+		nanosleep(&ts, NULL);
+	}
+	say(port, "F %llu\n", (unsigned long long)max);
+}
+
+/* Absolute steps; a step that is already over is not made up for, so that a late guest does not send a burst. */
+static void ticker(const struct options *o, int port)
+{
+	struct sched_param sp = {.sched_priority = 10};
+	struct timespec next;
+
+	sched_setscheduler(0, SCHED_FIFO, &sp);
+	clock_gettime(CLOCK_MONOTONIC, &next);
+	for (uint64_t n = 1;; n++) {
+		struct timespec now;
+
+		say(port, "T %llu %llu\n", (unsigned long long)n, (unsigned long long)now_ms());
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		do {
+			next.tv_nsec += (long)(o->tick_ms * 1000000);
+			next.tv_sec += next.tv_nsec / 1000000000;
+			next.tv_nsec %= 1000000000;
+		} while (next.tv_sec < now.tv_sec || (next.tv_sec == now.tv_sec && next.tv_nsec <= now.tv_nsec));
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+	}
+}
+
+int main(void)
+{
+	struct options o;
+	int port;
+
+	if (getpid() != 1) {
+		fprintf(stderr, "guest_init: is the first program of a test guest, not to be started by hand\n");
+		return 2;
+	}
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	mkdir("/dev", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	options_parse(&o);
+	if (o.tick_ms < 1 || o.tick_ms > 900)
+		o.tick_ms = 10;
+	port = port_open(o.port);
+	if (port < 0) {
+		fprintf(stderr, "guest_init: %s: %s\n", o.port, strerror(errno));
+		reboot(RB_POWER_OFF);
+	}
+	say(port, "B init\n");
+	modules_load(port);
+	if (o.rec_dev[0] && !fork()) {
+		recorder(&o, port);
+		_exit(0);
+	}
+	ticker(&o, port);
+}
