@@ -11,7 +11,7 @@ LAB_MOUNT=/srv/csv
 build_path()
 {
 	local b=$CSV_BUILD
-	echo "$b:$b/csvfs:$b/utils:$b/utils/tools:$b/hvhost:$b/migrator:$b/tests/lab:$PATH:/usr/sbin:/sbin"
+	echo "$b:$PATH:/usr/sbin:/sbin"
 }
 
 # programs_need NAME…: fail with a clear line when one is not built
