@@ -23,6 +23,7 @@
 #include "csvfs/btree.h"
 #include "csvfs/buf.h"
 #include "csvfs/csvfs.h"
+#include "csvfs/format.h"
 #include "csvfs/glock.h"
 #include "dlm/dlm.h"
 #include "journal/journal.h"
@@ -38,19 +39,6 @@
 #define CSV_MUT_MAP_NOT_GATED		0x10u	/* data plane: the gate is not closed and drained */
 #define CSV_MUT_REUSE_BEFORE_COMMIT	0x20u	/* alloc: freed blocks are not busy */
 #define CSV_MUT_IGNORE_RING		0x40u	/* cluster: a view needs no matching ring ids */
-
-/* Decoded superblock: what does not change while mounted. */
-struct csvfs_geo {
-	uint8_t uuid[16];
-	uint64_t total_blk, data_start_blk;
-	uint32_t groups, slots;
-	uint64_t slot_start_blk, hbeat_start_blk, orphan_start_blk, journal_start_blk;
-	uint32_t journal_blk;		/* of one journal */
-	uint32_t min_io;
-	uint64_t root_ino, system_ino, lockspace;
-	uint8_t hash_key[16];
-	bool read_only;			/* unknown ro_compat bits */
-};
 
 struct buf_cache;	/* buf.c */
 struct glock_table;	/* glock.c */
@@ -69,8 +57,8 @@ struct csvfs {
 	bool stopping;			/* umount has begun: no new background work */
 	uint32_t mutate;
 
-	void *sb_block;			/* the superblock as read, CSV_BLOCK_SIZE */
-	struct csvfs_geo geo;
+	struct csv_geom geo;		/* the decoded superblock */
+	void *sb_block;			/* and as it lies on the disk, CSV_BLOCK_SIZE */
 	struct cluster_node self;	/* nodeid and incarnation of this life */
 	uint32_t slot;			/* CSV_NO_SLOT before one is taken */
 
@@ -170,23 +158,14 @@ int reaper_init(struct csvfs *fs);
 void reaper_free(struct csvfs *fs);
 
 /* ---- slot.c ------------------------------------------------------------------------------------------------------------------- */
-struct slot_info {			/* decoded slot-state block */
-	uint32_t slot;
-	bool readable;			/* false: `why` says what is wrong; never taken for FREE */
-	enum csv_slot_state state;
-	uint32_t nodeid, proof_kind, proof_nodeid;
-	uint64_t incarnation, since_real_ns, proof_incarnation;
-	char node_name[64];
-	char why[160];
-};
 enum csv_proof { CSV_PROOF_RELEASE = 0, CSV_PROOF_AGENT = 1, CSV_PROOF_PROCESS = 2, CSV_PROOF_REJOIN = 3, CSV_PROOF_OPERATOR = 4,
 		 CSV_PROOF_WITHDRAW = 5 };
 const char *slot_proof_name(enum csv_proof p);
 int slot_ctl_init(struct csvfs *fs);
 void slot_ctl_free(struct csvfs *fs);
-int slot_read(struct csvfs *fs, uint32_t slot, struct slot_info *ret);		/* -EIO only; awaits */
-/* Durable (FLUSH) on return.  Under slot EX, or slot's phantom with its REPLAY lock. */
-int slot_write(struct csvfs *fs, const struct slot_info *s);
+int slot_read(struct csvfs *fs, uint32_t slot, struct csv_slot_info *ret, struct csv_err *err);	/* awaits; unreadable is never FREE */
+/* Durable (FLUSH) on return; raises s->seq.  Under slot EX, or slot's phantom with its REPLAY lock. */
+int slot_write(struct csvfs *fs, uint32_t slot, struct csv_slot_info *s);
 /* Takes a free slot, formats and opens its journal (fs->slot, fs->jnl). -CSV_E_BUSY_ELSEWHERE: all in use, err says by whom. */
 int slot_take(struct csvfs *fs, struct csv_err *err);
 /* The journal is empty and closed: FREE on disk, then the lock goes. */
