@@ -36,6 +36,8 @@ uint32_t alloc_credits(const struct alloc_resv *r, uint32_t runs);
 /* One run of at least 1 and at most `want` blocks near `hint_blk`. `state` data, meta or inode; generation for meta and inode. */
 int alloc_take(struct alloc_resv *r, struct jnl_handle *h, uint64_t hint_blk, uint32_t want, enum csv_blk_state state, uint64_t *ret_blk,
 	       uint32_t *ret_len, uint64_t *ret_generation);
+/* The block that alloc_take(hint_blk, want 1) would give, its group being locked here: nothing is taken, nothing awaited.  -ENOSPC. */
+int alloc_peek(const struct alloc_resv *r, uint64_t hint_blk, uint64_t *ret_blk);
 /* -CSV_E_CORRUPT when the bitmap disagrees with `state`. */
 int alloc_give(struct alloc_resv *r, struct jnl_handle *h, uint64_t blk, uint32_t len, enum csv_blk_state state);
 void alloc_resv_done(struct alloc_resv *r);

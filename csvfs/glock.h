@@ -12,7 +12,8 @@
  *      Going to NL also drops what is cached (BC1, in-core inode, kernel caches).
  *  GL5 A blocked request elsewhere is served after the present holders and a minimum hold, before new local holders that conflict
  *      with it: neither side starves.
- *  GL6 Nothing is awaited but block I/O inside a transaction: glock_get asserts !CORO_IN_TXN; order is asserted per coroutine.
+ *  GL6 Nothing is awaited but block I/O inside a transaction: glock_get asserts !CORO_IN_TXN; order is asserted per coroutine
+ *      (a NOQUEUE request waits for nobody, here or elsewhere, and is exempt: the lock of an inode being made comes after its group).
  */
 #ifndef CSVFS_CSVFS_GLOCK_H
 #define CSVFS_CSVFS_GLOCK_H
@@ -47,6 +48,7 @@ struct glock_holder { struct glock *gl; enum dlm_mode mode; struct cds_list_head
 
 #define GLOCK_NOQUEUE 1u	/* -EAGAIN when not grantable at once anywhere */
 #define GLOCK_NOINTR 2u		/* not interrupted by sched_cancel() */
+#define GLOCK_LASTING 8u	/* outlives the operation (open files): not counted in the coroutine's order; put from any coroutine */
 #define GLOCK_LOCAL_ONLY 4u	/* only if already cached here in that mode: never sends; else -EAGAIN */
 
 /* Awaits.  0, -EAGAIN, -EINTR, -CSV_E_WITHDRAWN. */
