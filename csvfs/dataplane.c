@@ -1,0 +1,347 @@
+/*
+ * dataplane.c - see dataplane.h.
+ *
+ * The gate is two words in struct dp_inode:
+ *
+ *	worker thread				control thread
+ *	inflight++ (seq_cst)			gate = CLOSED (seq_cst)
+ *	gate == OPEN ?				inflight == 0 ?
+ *	  no: inflight--, notify, go slow	  no: wait for dp_table_drained()
+ *	  yes: look up, submit			  yes: act
+ *	complete: inflight--;
+ *	  0 and gate closed: notify
+ *
+ * Sequential consistency of the four marked accesses gives DP2.
+ */
+#include "csvfs/dataplane.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <urcu.h>
+#include <urcu/rculfhash.h>
+#include <urcu/uatomic.h>
+
+#include "utils/base/base.h"
+
+enum { GATE_CLOSED = 0, GATE_OPEN = 1 };
+
+struct map_box {
+	struct rcu_head rcu;
+	struct dp_map m;	/* must be last: flexible array */
+};
+
+struct dp_inode {
+	uint64_t ino;
+	uint32_t gen;
+	int gate;			/* partner: inflight, see top */
+	long inflight;
+	int wrote;
+	unsigned closers;		/* control thread only */
+	struct dp_map *map;		/* RCU */
+	struct cds_lfht_node node;
+	struct rcu_head rcu;
+};
+
+struct dp_table {
+	struct dp_config cfg;
+	struct cds_lfht *ht;
+	struct waitq drain;
+	uint64_t gate_closes;
+	/* counters of workers: relaxed, for people */
+	unsigned long fast_reads, fast_writes, slow_gate, slow_map;
+};
+
+static unsigned long key_hash(uint64_t ino)
+{
+	return (unsigned long)(ino * 0x9e3779b97f4a7c15ull >> 16);
+}
+
+static int node_match(struct cds_lfht_node *n, const void *key)
+{
+	return caa_container_of(n, struct dp_inode, node)->ino == *(const uint64_t *)key;
+}
+
+static void yield_at(struct dp_table *t, const char *step)
+{
+	if (t->cfg.yield)
+		t->cfg.yield(t->cfg.arg, step);
+}
+
+/* ---- maps ------------------------------------------------------------------------------------------------ */
+
+struct dp_map *dp_map_new(uint32_t max_extents)
+{
+	struct map_box *b;
+
+	if (max_extents > DP_EXTENTS_MAX)
+		return NULL;
+	b = calloc(1, sizeof(*b) + max_extents * sizeof(struct dp_extent));
+	return b ? &b->m : NULL;
+}
+
+static void box_free_rcu(struct rcu_head *h)
+{
+	free(caa_container_of(h, struct map_box, rcu));
+}
+
+static struct map_box *box_of(struct dp_map *m)
+{
+	return caa_container_of(m, struct map_box, m);
+}
+
+void dp_map_free(struct dp_map *m)
+{
+	if (m)
+		free(box_of(m));
+}
+
+void dp_publish_take(struct dp_table *t, struct dp_inode *d, struct dp_map *m)
+{
+	struct dp_map *old = d->map;
+
+	(void)t;
+	rcu_assign_pointer(d->map, m);
+	if (old)
+		call_rcu(&box_of(old)->rcu, box_free_rcu);
+}
+
+bool dp_has_map(const struct dp_inode *d)
+{
+	return d->map != NULL;
+}
+
+bool dp_map_allows(const struct dp_inode *d, bool write)
+{
+	return d->map && (write ? d->map->may_write : d->map->may_read);
+}
+
+/* ---- table ----------------------------------------------------------------------------------------------- */
+
+struct dp_table *dp_table_new(const struct dp_config *cfg)
+{
+	struct dp_table *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->cfg = *cfg;
+	waitq_init(&t->drain);
+	t->ht = cds_lfht_new(4096, 4096, 0, 0, NULL);
+	if (!t->ht) {
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void dp_table_free(struct dp_table *t)
+{
+	struct cds_lfht_iter it;
+	struct dp_inode *d;
+
+	if (!t)
+		return;
+	rcu_read_lock();
+	cds_lfht_for_each_entry(t->ht, &it, d, node) {
+		cds_lfht_del(t->ht, &d->node);
+		dp_publish_take(t, d, NULL);
+		free(d);
+	}
+	rcu_read_unlock();
+	cds_lfht_destroy(t->ht, NULL);
+	free(t);
+}
+
+void dp_table_drained(struct dp_table *t)
+{
+	sched_wake_all(t->cfg.sched, &t->drain);
+}
+
+struct dp_inode *dp_inode_new(struct dp_table *t, uint64_t ino, uint32_t gen)
+{
+	struct dp_inode *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return NULL;
+	d->ino = ino;
+	d->gen = gen;
+	d->gate = GATE_CLOSED;
+	d->closers = 1;
+	cds_lfht_node_init(&d->node);
+	rcu_read_lock();
+	cds_lfht_add(t->ht, key_hash(ino), &d->node);
+	rcu_read_unlock();
+	return d;
+}
+
+static void inode_free_rcu(struct rcu_head *h)
+{
+	free(caa_container_of(h, struct dp_inode, rcu));
+}
+
+void dp_inode_free(struct dp_table *t, struct dp_inode *d)
+{
+	if (!d)
+		return;
+	csv_assert(d->closers > 0);
+	rcu_read_lock();
+	cds_lfht_del(t->ht, &d->node);
+	rcu_read_unlock();
+	dp_publish_take(t, d, NULL);
+	call_rcu(&d->rcu, inode_free_rcu);
+}
+
+void dp_gate_close(struct dp_table *t, struct dp_inode *d)
+{
+	d->closers++;
+	__atomic_store_n(&d->gate, GATE_CLOSED, __ATOMIC_SEQ_CST);
+	t->gate_closes++;
+	while (__atomic_load_n(&d->inflight, __ATOMIC_SEQ_CST) != 0 && !t->cfg.mutate_not_gated)
+		sched_wait(t->cfg.sched, &t->drain);
+}
+
+void dp_gate_open(struct dp_table *t, struct dp_inode *d)
+{
+	(void)t;
+	csv_assert(d->closers > 0);
+	if (--d->closers == 0)
+		__atomic_store_n(&d->gate, GATE_OPEN, __ATOMIC_SEQ_CST);
+}
+
+bool dp_take_wrote(struct dp_inode *d)
+{
+	return __atomic_exchange_n(&d->wrote, 0, __ATOMIC_RELAXED) != 0;
+}
+
+/* ---- the steps of a request -------------------------------------------------------------------------------- */
+
+/* The moment inflight is 0 the control thread may free d: the read lock keeps its memory for the look at the gate. */
+static void leave(struct dp_table *t, struct dp_inode *d)
+{
+	bool wake;
+
+	rcu_read_lock();
+	wake = __atomic_sub_fetch(&d->inflight, 1, __ATOMIC_SEQ_CST) == 0 &&
+	       __atomic_load_n(&d->gate, __ATOMIC_SEQ_CST) == GATE_CLOSED;
+	rcu_read_unlock();
+	if (wake && t->cfg.notify)
+		t->cfg.notify(t->cfg.arg);
+}
+
+/* In: RCU read lock held.  Out: inflight is held when true. */
+static bool enter(struct dp_table *t, struct dp_io *io)
+{
+	struct cds_lfht_iter it;
+	struct cds_lfht_node *n;
+	struct dp_inode *d;
+
+	cds_lfht_lookup(t->ht, key_hash(io->ino), node_match, &io->ino, &it);
+	n = cds_lfht_iter_get_node(&it);
+	if (!n)
+		return false;
+	d = caa_container_of(n, struct dp_inode, node);
+	if (d->gen != io->gen)
+		return false;
+	__atomic_add_fetch(&d->inflight, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&d->gate, __ATOMIC_SEQ_CST) != GATE_OPEN) {
+		leave(t, d);
+		return false;
+	}
+	io->dp = d;
+	return true;
+}
+
+/* First extent that ends after `off`; m->n when none. */
+static uint32_t extent_after(const struct dp_map *m, uint64_t off)
+{
+	uint32_t lo = 0, hi = m->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (m->e[mid].off + m->e[mid].len <= off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* In: RCU read lock held and the gate passed. */
+static bool lookup(const struct dp_map *m, struct dp_io *io, uint32_t align)
+{
+	uint64_t off = io->off, end = io->off + io->len;
+	uint32_t i;
+
+	if (!m || !(io->write ? m->may_write : m->may_read) || io->len == 0 || end < off || end > m->size ||
+	    (off | io->len) & (align - 1))
+		return false;
+	io->nseg = 0;
+	for (i = extent_after(m, off); off < end; i++) {
+		const struct dp_extent *e;
+		struct dp_seg *s;
+
+		if (i == m->n || m->e[i].off > off || io->nseg == DP_SEGS_MAX)
+			return false;
+		e = &m->e[i];
+		s = &io->seg[io->nseg++];
+		s->dev_off = e->dev_off + (off - e->off);
+		s->buf_off = (uint32_t)(off - io->off);
+		s->len = (uint32_t)(min_t(uint64_t, end, e->off + e->len) - off);
+		off += s->len;
+	}
+	return true;
+}
+
+enum dp_result dp_io_begin(struct dp_table *t, struct dp_io *io)
+{
+	struct dp_inode *d;
+	bool ok;
+
+	/* Inside: no yield, no await.  The simulator's other threads may run before, between and after the two halves. */
+	yield_at(t, "enter");
+	rcu_read_lock();
+	ok = enter(t, io);
+	rcu_read_unlock();
+	if (!ok) {
+		uatomic_inc(&t->slow_gate);
+		return DP_SLOW;
+	}
+	d = io->dp;		/* alive: inflight is held (DP1) */
+	yield_at(t, "lookup");
+	rcu_read_lock();
+	ok = lookup(rcu_dereference(d->map), io, t->cfg.io_align);
+	rcu_read_unlock();
+	if (!ok) {
+		io->dp = NULL;
+		leave(t, d);
+		uatomic_inc(&t->slow_map);
+		return DP_SLOW;
+	}
+	yield_at(t, "submit");
+	return DP_SUBMIT;
+}
+
+void dp_io_end(struct dp_table *t, struct dp_io *io)
+{
+	struct dp_inode *d = io->dp;
+
+	yield_at(t, "complete");
+	io->dp = NULL;
+	if (io->write) {
+		__atomic_store_n(&d->wrote, 1, __ATOMIC_RELAXED);
+		uatomic_inc(&t->fast_writes);
+	} else {
+		uatomic_inc(&t->fast_reads);
+	}
+	leave(t, d);
+}
+
+void dp_stats(const struct dp_table *t, struct dp_stats *ret)
+{
+	ret->fast_reads = CMM_LOAD_SHARED(t->fast_reads);
+	ret->fast_writes = CMM_LOAD_SHARED(t->fast_writes);
+	ret->slow_gate = CMM_LOAD_SHARED(t->slow_gate);
+	ret->slow_map = CMM_LOAD_SHARED(t->slow_map);
+	ret->gate_closes = t->gate_closes;
+}

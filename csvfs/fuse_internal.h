@@ -1,0 +1,118 @@
+/*
+ * fuse_internal.h - the FUSE side of csvfsd: how a request travels.
+ *
+ *	/dev/fuse --> worker thread --- in place --> libaio --> reply		(fuse_worker.c, fuse_io.c)
+ *			   \
+ *			    `-- struct fop --> control thread: coroutine --> reply	(fuse_ops.c, fuse_slow.c)
+ *
+ * Invariants
+ *  F1  Every request is answered exactly once: by the worker that took it, or by the coroutine of its fop.
+ *  F2  A fop belongs to the worker until loop_post(), then to the control thread.  FUSE_INTERRUPT names it by number, never by
+ *      pointer: the answer may have been sent meanwhile.
+ *  F3  A receive buffer belongs to the request whose payload is in it until that request is answered.
+ *  F4  The kernel caches no names (entry time-out 0), no attributes and no pages of this volume: nothing has to be invalidated
+ *      before a lock leaves the node.
+ */
+#ifndef CSVFS_CSVFS_FUSE_INTERNAL_H
+#define CSVFS_CSVFS_FUSE_INTERNAL_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <libaio.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "csvfs/csvfs.h"
+#include "csvfs/dataplane.h"
+#include "utils/env/env.h"
+#include "utils/env/loop.h"
+
+/* nodeid = view:2 | generation:22 | inode:40 (R29).  The root is FUSE_ROOT_ID. */
+enum node_view { VIEW_FILE = 0, VIEW_RAW = 1, VIEW_RAW_DIR = 2 };
+#define NODE_GEN_MASK ((1u << 22) - 1)
+struct node { enum node_view view; uint32_t gen; uint64_t ino; };
+struct fused;
+fuse_ino_t node_pack(const struct fused *d, struct node n);
+struct node node_unpack(const struct fused *d, fuse_ino_t id);
+
+#define IO_MAX (1u << 20)		/* largest READ or WRITE */
+/* Receive at base + 4096 - 80: the payload of a WRITE starts on the next page (R27). */
+#define BUF_HEAD (4096u - 80u)
+#define BUF_BYTES (4096u + IO_MAX + 4096u)
+struct iobuf { struct iobuf *next; char *base; };
+
+enum fop_kind {
+	FOP_LOOKUP, FOP_GETATTR, FOP_SETATTR, FOP_READLINK, FOP_MKNOD, FOP_CREATE, FOP_SYMLINK, FOP_LINK, FOP_UNLINK, FOP_RMDIR,
+	FOP_RENAME, FOP_OPEN, FOP_RELEASE, FOP_READ, FOP_WRITE, FOP_FSYNC, FOP_FALLOCATE, FOP_LSEEK, FOP_READDIR, FOP_STATFS, FOP_KINDS,
+};
+
+/* One request on its way through the control plane. */
+struct fop {
+	struct loop_msg msg;
+	struct fused *d;
+	fuse_req_t req;
+	enum fop_kind kind;
+	uint64_t id;			/* F2 */
+	bool listed;
+	struct coro *coro;
+	UT_hash_handle hh;
+	struct node node, node2;
+	char name[CSV_NAME_MAX + 1], name2[CSV_NAME_MAX + 1];
+	char *target;			/* symlink */
+	struct csvfs_attr attr;
+	uint32_t mask, mode, uid, gid, flags;
+	uint64_t rdev, off, len;
+	int falloc_mode, whence;
+	bool data_only;
+	struct iobuf *buf;		/* WRITE: payload at base + 4096; READ: filled there */
+	struct fuse_file_info fi;
+};
+
+struct worker;
+struct fused {
+	struct loop *loop;
+	struct sched *sched;
+	struct csvfs *fs;
+	struct logger *log;
+	struct dp_table *dp;
+	int dev_fd;			/* O_DIRECT, of the data plane */
+	uint64_t root_ino;
+	struct fuse_session *se;
+	unsigned n_workers;
+	struct worker **worker;
+	uint64_t next_op;		/* workers: atomic */
+	/* control thread only */
+	struct fop *ops;		/* by id */
+	uint64_t served[FOP_KINDS];
+	struct loop_msg drain_msg;
+	int drain_posted;		/* any thread: atomic */
+	pthread_mutex_t buf_lock;
+	struct iobuf *buf_free;
+	unsigned buf_count;
+};
+
+/* fuse_io.c */
+struct iobuf *iobuf_get(struct fused *d);		/* any thread; NULL out of memory */
+void iobuf_put(struct fused *d, struct iobuf *b);	/* NULL allowed */
+static inline char *iobuf_payload(struct iobuf *b) { return b->base + 4096; }
+struct worker *worker_of_thread(void);
+
+/* In place where possible; false: nothing done, the caller sends a fop.  Worker thread only. */
+bool worker_try_read(struct worker *w, fuse_req_t req, struct node n, uint64_t off, uint32_t len);
+/* `buf` is the worker's current receive buffer or a copy of it: it is taken when true. */
+bool worker_try_write(struct worker *w, fuse_req_t req, struct node n, uint64_t off, uint32_t len, struct iobuf *buf);
+struct iobuf *worker_take_current(struct worker *w);
+
+/* fuse_worker.c */
+int workers_start(struct fused *d, unsigned n, struct csv_err *err);
+void workers_stop(struct fused *d);
+
+/* fuse_ops.c */
+extern const struct fuse_lowlevel_ops fuse_ops;
+/* fuse_slow.c: on the control thread */
+void fop_run(struct loop_msg *m);
+void fop_interrupt(struct fused *d, uint64_t id);
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * fuse_io.c - receive buffers: page-aligned, pooled, each big enough for the largest request.
+ */
+#include "csvfs/fuse_internal.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define IOBUF_KEEP 64u		/* free ones that stay allocated */
+
+struct iobuf *iobuf_get(struct fused *d)
+{
+	struct iobuf *b;
+
+	pthread_mutex_lock(&d->buf_lock);
+	b = d->buf_free;
+	if (b) {
+		d->buf_free = b->next;
+		d->buf_count--;
+	}
+	pthread_mutex_unlock(&d->buf_lock);
+	if (b)
+		return b;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return NULL;
+	b->base = mmap(NULL, BUF_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (b->base == MAP_FAILED) {
+		free(b);
+		return NULL;
+	}
+	return b;
+}
+
+void iobuf_put(struct fused *d, struct iobuf *b)
+{
+	if (!b)
+		return;
+	pthread_mutex_lock(&d->buf_lock);
+	if (d->buf_count < IOBUF_KEEP) {
+		b->next = d->buf_free;
+		d->buf_free = b;
+		d->buf_count++;
+		b = NULL;
+	}
+	pthread_mutex_unlock(&d->buf_lock);
+	if (b) {
+		munmap(b->base, BUF_BYTES);
+		free(b);
+	}
+}

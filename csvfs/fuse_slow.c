@@ -1,0 +1,336 @@
+/*
+ * fuse_slow.c - requests on the control plane: one coroutine each, straight through the file system core to the answer.
+ */
+#include "csvfs/fuse_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "utils/base/base.h"
+
+static void stat_fill(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st)
+{
+	(void)d;
+	memset(st, 0, sizeof(*st));
+	st->st_ino = id;
+	st->st_mode = a->mode;
+	st->st_nlink = a->nlink;
+	st->st_uid = a->uid;
+	st->st_gid = a->gid;
+	st->st_rdev = a->rdev;
+	st->st_size = (off_t)a->size;
+	st->st_blksize = CSV_BLOCK_SIZE;
+	st->st_blocks = (blkcnt_t)a->blocks_512;
+	st->st_atim.tv_sec = a->atime_ns / 1000000000;
+	st->st_atim.tv_nsec = a->atime_ns % 1000000000;
+	st->st_mtim.tv_sec = a->mtime_ns / 1000000000;
+	st->st_mtim.tv_nsec = a->mtime_ns % 1000000000;
+	st->st_ctim.tv_sec = a->ctime_ns / 1000000000;
+	st->st_ctim.tv_nsec = a->ctime_ns % 1000000000;
+}
+
+static void entry_fill(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e)
+{
+	memset(e, 0, sizeof(*e));
+	e->ino = node_pack(d, (struct node){ view, a->gen, a->ino });
+	e->generation = a->gen;
+	stat_fill(d, a, e->ino, &e->attr);
+	/* time-outs 0: F4 */
+}
+
+static void reply_err(struct fop *op, int err)
+{
+	fuse_reply_err(op->req, -csvfs_errno(err));
+}
+
+static void reply_entry(struct fop *op, int err)
+{
+	struct fuse_entry_param e;
+
+	if (err) {
+		reply_err(op, err);
+		return;
+	}
+	entry_fill(op->d, op->node.view, &op->attr, &e);
+	fuse_reply_entry(op->req, &e);
+}
+
+static void run_lookup(struct fop *op)
+{
+	reply_entry(op, csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, &op->attr));
+}
+
+static void reply_attr(struct fop *op, int err)
+{
+	struct stat st;
+
+	if (err) {
+		reply_err(op, err);
+		return;
+	}
+	stat_fill(op->d, &op->attr, node_pack(op->d, (struct node){ op->node.view, op->attr.gen, op->attr.ino }), &st);
+	fuse_reply_attr(op->req, &st, 0.0);
+}
+
+static void run_getattr(struct fop *op)
+{
+	reply_attr(op, csvfs_getattr(op->d->fs, op->node.ino, op->node.gen, &op->attr));
+}
+
+static void run_setattr(struct fop *op)
+{
+	struct csvfs_attr set = op->attr;
+
+	reply_attr(op, csvfs_setattr(op->d->fs, op->node.ino, op->node.gen, &set, op->mask, &op->attr));
+}
+
+static void run_readlink(struct fop *op)
+{
+	char buf[CSV_SYMLINK_MAX + 1];
+	int err = csvfs_readlink(op->d->fs, op->node.ino, op->node.gen, buf, sizeof(buf));
+
+	if (err)
+		reply_err(op, err);
+	else
+		fuse_reply_readlink(op->req, buf);
+}
+
+static void run_mknod(struct fop *op)
+{
+	reply_entry(op, csvfs_create(op->d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, op->rdev, false,
+				     &op->attr));
+}
+
+/* What an open file looks like to the kernel (F4). */
+static void open_flags(struct fop *op)
+{
+	op->fi.direct_io = 1;
+	op->fi.keep_cache = 0;
+	op->fi.fh = 0;
+}
+
+static void run_create(struct fop *op)
+{
+	struct fused *d = op->d;
+	struct fuse_entry_param e;
+	int err = csvfs_create(d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, 0, true, &op->attr);
+
+	if (err) {
+		reply_err(op, err);
+		return;
+	}
+	entry_fill(d, VIEW_FILE, &op->attr, &e);
+	open_flags(op);
+	if (fuse_reply_create(op->req, &e, &op->fi) == -ENOENT)
+		csvfs_release(d->fs, op->attr.ino);	/* the caller is gone: no RELEASE will come */
+}
+
+static void run_symlink(struct fop *op)
+{
+	reply_entry(op, csvfs_symlink(op->d->fs, op->node.ino, op->node.gen, op->name, op->target, op->uid, op->gid, &op->attr));
+}
+
+static void run_link(struct fop *op)
+{
+	reply_entry(op, csvfs_link(op->d->fs, op->node.ino, op->node.gen, op->node2.ino, op->node2.gen, op->name, &op->attr));
+}
+
+static void run_unlink(struct fop *op)
+{
+	reply_err(op, csvfs_unlink(op->d->fs, op->node.ino, op->node.gen, op->name));
+}
+
+static void run_rmdir(struct fop *op)
+{
+	reply_err(op, csvfs_rmdir(op->d->fs, op->node.ino, op->node.gen, op->name));
+}
+
+static void run_rename(struct fop *op)
+{
+	reply_err(op, csvfs_rename(op->d->fs, op->node.ino, op->node.gen, op->name, op->node2.ino, op->node2.gen, op->name2, op->flags));
+}
+
+static void run_open(struct fop *op)
+{
+	struct fused *d = op->d;
+	int err = csvfs_open(d->fs, op->node.ino, op->node.gen);
+
+	if (err) {
+		reply_err(op, err);
+		return;
+	}
+	open_flags(op);
+	if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
+		csvfs_release(d->fs, op->node.ino);
+}
+
+static void run_release(struct fop *op)
+{
+	csvfs_release(op->d->fs, op->node.ino);
+	reply_err(op, 0);
+}
+
+static void run_read(struct fop *op)
+{
+	ssize_t n;
+
+	op->buf = iobuf_get(op->d);
+	if (!op->buf) {
+		reply_err(op, -ENOMEM);
+		return;
+	}
+	n = csvfs_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
+	if (n < 0)
+		reply_err(op, (int)n);
+	else
+		fuse_reply_buf(op->req, iobuf_payload(op->buf), (size_t)n);
+}
+
+static void run_write(struct fop *op)
+{
+	uint64_t at;
+	ssize_t n = csvfs_write(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len,
+				op->fi.flags & O_APPEND, &at);
+	int err;
+
+	if (n >= 0 && op->fi.flags & (O_SYNC | O_DSYNC)) {
+		err = csvfs_fsync(op->d->fs, op->node.ino, op->node.gen, (op->fi.flags & O_SYNC) != O_SYNC);
+		if (err)
+			n = err;
+	}
+	if (n < 0)
+		reply_err(op, (int)n);
+	else
+		fuse_reply_write(op->req, (size_t)n);
+}
+
+static void run_fsync(struct fop *op)
+{
+	reply_err(op, csvfs_fsync(op->d->fs, op->node.ino, op->node.gen, op->data_only));
+}
+
+static void run_fallocate(struct fop *op)
+{
+	reply_err(op, csvfs_fallocate(op->d->fs, op->node.ino, op->node.gen, op->falloc_mode, op->off, op->len));
+}
+
+static void run_lseek(struct fop *op)
+{
+	uint64_t at;
+	int err = csvfs_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
+
+	if (err)
+		reply_err(op, err);
+	else
+		fuse_reply_lseek(op->req, (off_t)at);
+}
+
+struct dir_fill { struct fop *op; char *buf; size_t used, size; };
+
+static bool dir_add(void *arg, const struct csvfs_dirent *e)
+{
+	struct dir_fill *f = arg;
+	char name[CSV_NAME_MAX + 1];
+	struct stat st = {
+		.st_ino = node_pack(f->op->d, (struct node){ f->op->node.view, e->gen, e->ino }),
+		.st_mode = e->type << 12,
+	};
+	size_t need;
+
+	memcpy(name, e->name, e->name_len);
+	name[e->name_len] = 0;
+	need = fuse_add_direntry(f->op->req, f->buf + f->used, f->size - f->used, name, &st, (off_t)e->cookie);
+	if (need > f->size - f->used)
+		return false;
+	f->used += need;
+	return true;
+}
+
+static void run_readdir(struct fop *op)
+{
+	struct dir_fill f = { .op = op, .size = op->len };
+	int err;
+
+	f.buf = malloc(op->len ? op->len : 1);
+	if (!f.buf) {
+		reply_err(op, -ENOMEM);
+		return;
+	}
+	err = csvfs_readdir(op->d->fs, op->node.ino, op->node.gen, op->off, dir_add, &f);
+	if (err)
+		reply_err(op, err);
+	else
+		fuse_reply_buf(op->req, f.buf, f.used);
+	free(f.buf);
+}
+
+static void run_statfs(struct fop *op)
+{
+	struct csvfs_statfs s;
+	struct statvfs sv = { 0 };
+	int err = csvfs_statfs(op->d->fs, &s);
+
+	if (err) {
+		reply_err(op, err);
+		return;
+	}
+	sv.f_bsize = s.bsize;
+	sv.f_frsize = s.bsize;
+	sv.f_blocks = s.blocks;
+	sv.f_bfree = s.bfree;
+	sv.f_bavail = s.bavail;
+	sv.f_files = s.files;
+	sv.f_ffree = s.ffree;
+	sv.f_favail = s.ffree;
+	sv.f_namemax = s.namelen;
+	fuse_reply_statfs(op->req, &sv);
+}
+
+static void (*const run[FOP_KINDS])(struct fop *op) = {
+	[FOP_LOOKUP] = run_lookup, [FOP_GETATTR] = run_getattr, [FOP_SETATTR] = run_setattr, [FOP_READLINK] = run_readlink,
+	[FOP_MKNOD] = run_mknod, [FOP_CREATE] = run_create, [FOP_SYMLINK] = run_symlink, [FOP_LINK] = run_link,
+	[FOP_UNLINK] = run_unlink, [FOP_RMDIR] = run_rmdir, [FOP_RENAME] = run_rename, [FOP_OPEN] = run_open,
+	[FOP_RELEASE] = run_release, [FOP_READ] = run_read, [FOP_WRITE] = run_write, [FOP_FSYNC] = run_fsync,
+	[FOP_FALLOCATE] = run_fallocate, [FOP_LSEEK] = run_lseek, [FOP_READDIR] = run_readdir, [FOP_STATFS] = run_statfs,
+};
+
+static void fop_coro(void *arg)
+{
+	struct fop *op = arg;
+	struct fused *d = op->d;
+
+	run[op->kind](op);
+	d->served[op->kind]++;
+	HASH_DEL(d->ops, op);
+	iobuf_put(d, op->buf);
+	free(op->target);
+	free(op);
+}
+
+void fop_run(struct loop_msg *m)
+{
+	struct fop *op = container_of(m, struct fop, msg);
+	struct fused *d = op->d;
+
+	HASH_ADD(hh, d->ops, id, sizeof(op->id), op);
+	if (sched_spawn_ret(d->sched, "fop", fop_coro, op, &op->coro)) {
+		HASH_DEL(d->ops, op);
+		fuse_reply_err(op->req, ENOMEM);
+		iobuf_put(d, op->buf);
+		free(op->target);
+		free(op);
+	}
+}
+
+/* Releases and forgets are not interruptible for the kernel either; a late or early number finds nothing. */
+void fop_interrupt(struct fused *d, uint64_t id)
+{
+	struct fop *op;
+
+	HASH_FIND(hh, d->ops, &id, sizeof(id), op);
+	if (op)
+		sched_cancel(d->sched, op->coro);
+}
