@@ -40,6 +40,7 @@ struct dp_inode {
 	unsigned closers;		/* control thread only */
 	struct dp_map *map;		/* RCU */
 	struct cds_lfht_node node;
+	struct cds_list_head all;	/* control thread only */
 	struct rcu_head rcu;
 };
 
@@ -47,6 +48,8 @@ struct dp_table {
 	struct dp_config cfg;
 	struct cds_lfht *ht;
 	struct waitq drain;
+	struct cds_list_head inodes;
+	bool closed;			/* withdrawn: no gate opens any more */
 	uint64_t gate_closes;
 	/* counters of workers: relaxed, for people */
 	unsigned long fast_reads, fast_writes, slow_gate, slow_map;
@@ -126,6 +129,7 @@ struct dp_table *dp_table_new(const struct dp_config *cfg)
 		return NULL;
 	t->cfg = *cfg;
 	waitq_init(&t->drain);
+	CDS_INIT_LIST_HEAD(&t->inodes);
 	t->ht = cds_lfht_new(4096, 4096, 0, 0, NULL);
 	if (!t->ht) {
 		free(t);
@@ -136,18 +140,13 @@ struct dp_table *dp_table_new(const struct dp_config *cfg)
 
 void dp_table_free(struct dp_table *t)
 {
-	struct cds_lfht_iter it;
-	struct dp_inode *d;
+	struct dp_inode *d, *tmp;
 
 	if (!t)
 		return;
-	rcu_read_lock();
-	cds_lfht_for_each_entry(t->ht, &it, d, node) {
-		cds_lfht_del(t->ht, &d->node);
-		dp_publish_take(t, d, NULL);
-		free(d);
-	}
-	rcu_read_unlock();
+	cds_list_for_each_entry_safe(d, tmp, &t->inodes, all)
+		dp_inode_free(t, d);
+	rcu_barrier();
 	cds_lfht_destroy(t->ht, NULL);
 	free(t);
 }
@@ -171,6 +170,7 @@ struct dp_inode *dp_inode_new(struct dp_table *t, uint64_t ino, uint32_t gen)
 	rcu_read_lock();
 	cds_lfht_add(t->ht, key_hash(ino), &d->node);
 	rcu_read_unlock();
+	cds_list_add_tail(&d->all, &t->inodes);
 	return d;
 }
 
@@ -183,7 +183,7 @@ void dp_inode_free(struct dp_table *t, struct dp_inode *d)
 {
 	if (!d)
 		return;
-	csv_assert(d->closers > 0);
+	cds_list_del(&d->all);
 	rcu_read_lock();
 	cds_lfht_del(t->ht, &d->node);
 	rcu_read_unlock();
@@ -191,20 +191,51 @@ void dp_inode_free(struct dp_table *t, struct dp_inode *d)
 	call_rcu(&d->rcu, inode_free_rcu);
 }
 
-void dp_gate_close(struct dp_table *t, struct dp_inode *d)
+static void gate_shut(struct dp_table *t, struct dp_inode *d)
 {
 	d->closers++;
 	__atomic_store_n(&d->gate, GATE_CLOSED, __ATOMIC_SEQ_CST);
 	t->gate_closes++;
-	while (__atomic_load_n(&d->inflight, __ATOMIC_SEQ_CST) != 0 && !t->cfg.mutate_not_gated)
+}
+
+static bool is_drained(const struct dp_inode *d)
+{
+	return __atomic_load_n(&d->inflight, __ATOMIC_SEQ_CST) == 0;
+}
+
+/* The caller keeps d alive while it waits: only the owner of the inode frees it. */
+void dp_gate_close(struct dp_table *t, struct dp_inode *d)
+{
+	gate_shut(t, d);
+	while (!is_drained(d) && !t->cfg.mutate_not_gated)
+		sched_wait(t->cfg.sched, &t->drain);
+}
+
+static bool all_drained(const struct dp_table *t)
+{
+	struct dp_inode *d;
+
+	cds_list_for_each_entry(d, &t->inodes, all)
+		if (!is_drained(d))
+			return false;
+	return true;
+}
+
+void dp_close_all(struct dp_table *t)
+{
+	struct dp_inode *d;
+
+	t->closed = true;
+	cds_list_for_each_entry(d, &t->inodes, all)
+		gate_shut(t, d);
+	while (!all_drained(t))
 		sched_wait(t->cfg.sched, &t->drain);
 }
 
 void dp_gate_open(struct dp_table *t, struct dp_inode *d)
 {
-	(void)t;
 	csv_assert(d->closers > 0);
-	if (--d->closers == 0)
+	if (--d->closers == 0 && !t->closed)
 		__atomic_store_n(&d->gate, GATE_OPEN, __ATOMIC_SEQ_CST);
 }
 
