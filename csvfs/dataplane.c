@@ -318,7 +318,7 @@ static bool lookup(const struct dp_map *m, struct dp_io *io, uint32_t align)
 		s = &io->seg[io->nseg++];
 		s->dev_off = e->dev_off + (off - e->off);
 		s->buf_off = (uint32_t)(off - io->off);
-		s->len = (uint32_t)(min_t(uint64_t, end, e->off + e->len) - off);
+		s->len = (uint32_t)(csv_min(end, e->off + e->len) - off);
 		off += s->len;
 	}
 	return true;
