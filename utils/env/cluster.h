@@ -10,11 +10,18 @@
  *  C1  A view is usable when totem's ring id, the group membership delivered under that ring, and quorum's ring id are all
  *      the same and quorate, and a JOIN naming the incarnation of every member has been delivered in that ring.
  *  C2  At any raw event that breaks C1 the user gets suspend() before anything else; nothing may be granted until view().
- *  C3  Views are compared by (ring.seq, ring.nodeid); every node that gets view(R) gets the same member list for R.
+ *  C3  Views are compared by (ring.seq, ring.nodeid); every node that gets view(R) gets the same member list for R
+ *      (unless all processes of the group end and others start in one totem ring: then R may come again, with none in common).
  *  C4  Member *lists* only: joined/left lists of the engine are not used for membership (they differ between nodes).
  *  C5  A user message is delivered between the same two views on every node that delivers it; one that was sent under
  *      another ring than the current usable one is dropped by the tracker (it carries ring and incarnation).
+ *      It is *not* promised that all who stay together deliver it: one whose quorum lags may miss what others got at the end
+ *      of a view.  What must be known by all is announced again in the next view.
  *  C6  Own delivery of a message decides nothing: a sender whose link died delivers to itself alone.
+ *
+ * The ring id of a *view*: the group can change without a new totem ring (a daemon starts, leaves, is purged, quorum comes
+ * and goes), and each such change is a view of its own.  So view.ring.seq = totem's seq << CLUSTER_ROUND_BITS | round, where the
+ * round is agreed by the JOIN messages.  It still grows, is the same on all members and is all that anybody compares.
  */
 #ifndef CSVFS_UTILS_ENV_CLUSTER_H
 #define CSVFS_UTILS_ENV_CLUSTER_H
@@ -25,6 +32,8 @@
 
 #define CLUSTER_NODES_MAX 64
 #define CLUSTER_MSG_MAX (64 * 1024)
+
+#define CLUSTER_ROUND_BITS 20
 
 struct ring_id { uint32_t nodeid; uint64_t seq; };
 static inline bool ring_eq(struct ring_id a, struct ring_id b) { return a.nodeid == b.nodeid && a.seq == b.seq; }
@@ -48,14 +57,18 @@ struct cluster_raw_events {
 	void (*members)(void *arg, const uint32_t *nodeid, uint32_t n);
 	void (*quorum)(void *arg, struct ring_id ring, bool quorate);
 	void (*msg)(void *arg, uint32_t from, const void *buf, size_t len);
-	/* The process of a *living* node left the group by dying: the kernel reaped its I/O first (rule R15). */
+	/*
+	 * The process of a *living* node left the group by dying: the kernel reaped its I/O first (rule R15).
+	 * Comes before the members() that does not have it any more.
+	 */
 	void (*procdown)(void *arg, uint32_t nodeid);
 	/* The engine itself is gone (corosync died): suspend, then withdraw or reconnect. */
 	void (*lost)(void *arg, int err);
 };
 struct cluster_port_ops {
 	int (*start)(struct cluster_port *p, const struct cluster_raw_events *ev, void *arg);
-	int (*send)(struct cluster_port *p, const void *buf, size_t len);	/* -EAGAIN: flow control, try again later */
+	/* Copies.  -EAGAIN: flow control, try again later; any other error is as good as lost(). */
+	int (*send)(struct cluster_port *p, const void *buf, size_t len);
 	void (*stop)(struct cluster_port *p);					/* leaves the group */
 };
 struct cluster_port { const struct cluster_port_ops *ops; uint32_t self; };
@@ -69,6 +82,7 @@ struct cluster;
 enum cluster_chan { CHAN_VIEW = 0, CHAN_DLM = 1, CHAN_FS = 2, CHAN_MAX = 8 };
 
 struct cluster_user {
+	/* Any of these may be NULL.  suspend() may come without a view() before it. */
 	void (*suspend)(void *arg);
 	void (*view)(void *arg, const struct cluster_view *v);
 	/* from is a member of the current usable view.  Bounded by CLUSTER_MSG_MAX.  Borrowed for the call. */
@@ -95,7 +109,23 @@ int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, siz
 const struct cluster_view *cluster_current(const struct cluster *c);
 uint32_t cluster_self(const struct cluster *c);
 uint64_t cluster_incarnation(const struct cluster *c);
-/* A purged node starts its next life (rule: healed minority) and re-announces itself. */
+/*
+ * A purged node starts its next life (rule: healed minority) and re-announces itself.  suspend() comes from the run queue, at
+ * once otherwise; a view with the new incarnation follows on all members.
+ */
 void cluster_new_incarnation(struct cluster *c, uint64_t incarnation);
+
+struct cluster_stats {
+	uint64_t views, suspends, sent, received;	/* user messages */
+	uint64_t joins_sent;
+	uint64_t dropped_old;	/* of another view or incarnation */
+	uint64_t dropped_bad;	/* malformed, or a sender that is no member */
+	uint64_t stashed;	/* came before quorum had confirmed the view, delivered after it */
+	uint64_t pushed_back;	/* times the engine said -EAGAIN */
+};
+const struct cluster_stats *cluster_stats(const struct cluster *c);
+
+/* For the mutation tests only: C1 without comparing ring ids.  The simulator must find out. */
+void cluster_mutate_ignore_ring(struct cluster *c);
 
 #endif
