@@ -258,7 +258,11 @@ START_TEST(no_request_is_inside_while_the_gate_is_held)
 }
 END_TEST
 
-/* Negative control: without waiting for the drain the same stress must see a request inside. */
+/*
+ * Negative control: without waiting for the drain the same stress must see a request inside.  Not under ThreadSanitizer: there
+ * the sanitizer is the witness, and it reports (rightly) the map that is read while it is replaced.
+ */
+#ifndef __SANITIZE_THREAD__
 START_TEST(the_stress_notices_a_gate_that_does_not_wait)
 {
 	struct rig r;
@@ -267,9 +271,12 @@ START_TEST(the_stress_notices_a_gate_that_does_not_wait)
 	ck_assert_uint_gt(r.seen_exclusive, 0);
 }
 END_TEST
+#define NEGATIVE_CONTROL , UNIT_SLOW(the_stress_notices_a_gate_that_does_not_wait, 0, 1, 60)
+#else
+#define NEGATIVE_CONTROL
+#endif
 
 UNIT_MAIN("dataplane", UNIT_TEST(a_request_across_two_extents_gets_two_pieces),
 	  UNIT_TEST(what_the_map_does_not_allow_goes_the_slow_way), UNIT_TEST(writes_are_remembered_once_for_the_file_times),
 	  UNIT_TEST(closing_waits_for_the_request_inside_and_lets_none_in),
-	  UNIT_SLOW(no_request_is_inside_while_the_gate_is_held, 0, 1, 60),
-	  UNIT_SLOW(the_stress_notices_a_gate_that_does_not_wait, 0, 1, 60))
+	  UNIT_SLOW(no_request_is_inside_while_the_gate_is_held, 0, 1, 60) NEGATIVE_CONTROL)
