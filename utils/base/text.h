@@ -18,7 +18,7 @@ char *csv_uuid_to_text(const uint8_t uuid[static 16], char ret[static CSV_UUID_T
 /* -EINVAL: not a UUID. */
 int csv_uuid_parse(const char *text, uint8_t ret[static 16]) csv_must_check;
 
-#define CSV_SIZE_TEXT_BYTES 32
+#define CSV_SIZE_TEXT_BYTES 48
 /* "512 B", "4 KiB", "1.5 GiB": for people. Returns ret. */
 char *csv_size_to_text(uint64_t size_bytes, char ret[static CSV_SIZE_TEXT_BYTES]);
 /*
