@@ -46,6 +46,10 @@ struct csvfs_events {
 	void *arg;
 };
 
+struct dp_table;
+/* After csvfs_mount(): maps of inodes are published there.  Borrowed until csvfs_umount()/csvfs_free(). */
+void csvfs_set_dataplane(struct csvfs *fs, struct dp_table *t);
+
 /* Awaits: joins, takes a slot, recovers what needs it.  err: object, reason, what to do. */
 int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct csvfs_events *ev, struct csvfs **ret_fs,
 		struct csv_err *err);

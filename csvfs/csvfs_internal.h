@@ -71,6 +71,7 @@ struct csvfs {
 	struct reaper *reaper;
 	struct inode_table *inodes;
 	struct alloc_ctl *alloc;
+	struct dp_table *dp;		/* borrowed from the daemon; NULL: no data plane */
 
 	struct waitq state_wq;		/* state, view, recovery: anything a mount or umount waits for */
 	unsigned coros;			/* background coroutines alive */

@@ -52,6 +52,8 @@ struct inode {
 	uint64_t spec_first, spec_end;
 
 	struct dp_inode *dp;		/* published map (R23), NULL: the data plane knows nothing of it */
+	struct dp_inode *dp_raw;	/* the same for the raw view of an image */
+	uint64_t raw_size;		/* bytes of the virtual disk while its raw view is in use here, else 0 */
 };
 
 /* One operation's hold on an inode.  Zero-initialised: empty, inode_put() allowed. */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * publish.h - what of an inode the data plane may do by itself (internal to csvfs/).  Control thread only.
+ */
+#ifndef CSVFS_CSVFS_PUBLISH_H
+#define CSVFS_CSVFS_PUBLISH_H
+
+#include "csvfs/inode.h"
+
+/* Key of an inode in the data plane: its node id without the generation.  The raw view of an image has this bit. */
+#define DP_KEY_RAW (1ull << 62)
+
+/*
+ * After a request was served by the slow path, lock and block still held: puts a map in force if the cached lock allows `write`
+ * (or reading) in place.  Awaits block reads.  Never fails: without a map the slow path serves.
+ */
+void inode_publish(struct iref *r, bool write);
+/* Before the lock leaves or weakens (P2).  Awaits the drain.  Remembers in-place writes for the file times. */
+void inode_dp_revoke(struct inode *ip);
+/* Takes note of in-place writes since the last call: pending_mtime_ns, data_unflushed. */
+void inode_dp_collect(struct inode *ip);
+/* The in-core inode goes; revoked before. */
+void inode_dp_free(struct inode *ip);
+
+#endif
