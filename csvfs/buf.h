@@ -21,8 +21,12 @@ struct buf {
 	bool uptodate;
 	struct waitq io;
 	/* the cache's own */
+	struct csvfs *fs;
+	struct glock *gl;		/* of the owner; NULL for blocks read without a lock */
+	struct buf *hash_next;
 	struct cds_list_head lru_node, owner_node;
-	void *cache_priv[8];
+	int error;			/* of the read; the block is out of the cache */
+	bool hashed, reading;
 };
 #define buf_data(b) ((void *)(b)->jb.data)
 

@@ -5,7 +5,8 @@
  *	super.c		mount, unmount, states			slot.c		slot-state blocks, heartbeat
  *	buf.c		cache of metadata blocks		recover.c	lost nodes: proof, replay, announcements
  *	glock*.c	cached cluster locks			orphan.c	orphan trees and reaping
- *	withdraw.c	the one way out				alloc*.c	allocation groups
+ *	state.c		state, background coroutines		withdraw.c	the one way out
+ *	rlog.c		list of recoveries for people		alloc*.c	allocation groups
  *	inode.c, extent.c, dir.c, namei.c, file.c: the operations
  *
  * Threads: the control thread only.
@@ -66,6 +67,7 @@ struct csvfs {
 	struct jnl *jnl;		/* NULL before a slot is taken */
 	struct buf_cache *bufs;
 	struct glock_table *glocks;
+	const struct glock_ops *glock_ops[CSV_OWN_TYPES];	/* NULL: nothing to do for that type */
 	struct slot_ctl *slots;
 	struct recover *rcv;
 	struct reaper *reaper;
@@ -88,7 +90,7 @@ static inline struct csv_owner csv_owner_make(uint32_t type, uint64_t id) { retu
 #define OWN_MOUNT csv_owner_make(CSV_OWN_MOUNT, 0)
 #define OWN_RENAME csv_owner_make(CSV_OWN_RENAME, 0)
 
-/* ---- super.c ------------------------------------------------------------------------------------------------------------ */
+/* ---- state.c ------------------------------------------------------------------------------------------------------------ */
 /* 0 while ACTIVE (PAUSED too: operations wait for locks), else -CSV_E_WITHDRAWN. First line of every operation. */
 static inline int fs_check(const struct csvfs *fs)
 {

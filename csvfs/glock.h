@@ -44,14 +44,26 @@ struct glock {
 	struct glock_priv *priv;
 };
 
-struct glock_holder { struct glock *gl; enum dlm_mode mode; struct cds_list_head node; void *coro; };
+/* Linked into lists while held: never copied, never moved. */
+struct glock_holder {
+	struct glock *gl;
+	enum dlm_mode mode;
+	struct cds_list_head node;	/* of the glock's holders */
+	void *coro;			/* whose lock order it counts in; NULL: nobody's */
+	struct cds_list_head op_node;
+};
 
 #define GLOCK_NOQUEUE 1u	/* -EAGAIN when not grantable at once anywhere */
 #define GLOCK_NOINTR 2u		/* not interrupted by sched_cancel() */
 #define GLOCK_LASTING 8u	/* outlives the operation (open files): not counted in the coroutine's order; put from any coroutine */
 #define GLOCK_LOCAL_ONLY 4u	/* only if already cached here in that mode: never sends; else -EAGAIN */
 
-/* Awaits.  0, -EAGAIN, -EINTR, -CSV_E_WITHDRAWN. */
+/*
+ * Awaits.  0, -EAGAIN, -EINTR, -CSV_E_WITHDRAWN, -ENOMEM.  While no view is usable cached modes are granted and the rest waits.
+ * The lock order is asserted against what this coroutine holds (coro_local() belongs to glock.c): ranks as above, groups ascending,
+ * no lock twice; the order among directories and among other inodes is the caller's.  NOQUEUE, LOCAL_ONLY and LASTING are exempt, and
+ * so are `slot` and `replay`, which only mount and recovery take.
+ */
 int glock_get(struct csvfs *fs, struct csv_owner res, enum dlm_mode mode, unsigned flags, struct glock_holder *ret_h);
 void glock_put(struct glock_holder *h);		/* an empty holder is allowed */
 /* A reference keeps the object in memory without holding the lock. */
