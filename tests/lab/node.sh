@@ -48,7 +48,8 @@ node_exec()
 	echo "$BASHPID" >"$LAB_CG/$node/cgroup.procs" ||
 		lab_die 1 "node $node: its cgroup cannot be entered: is the node being killed?"
 	exec 9>&-
-	exec env CSV_LAB="$LAB" CSV_NODE="$node" CSV_NODE_ID="$(node_id "$node")" \
+	# Whoever started the lab in the background has left SIGINT ignored.
+	exec env --default-signal=INT,QUIT CSV_LAB="$LAB" CSV_NODE="$node" CSV_NODE_ID="$(node_id "$node")" \
 		CSV_DEVICE="$DEVICE" CSV_MOUNT="$LAB_MOUNT" CSV_BUILD="$CSV_BUILD" \
 		CSV_LAB_STATE="$LAB_STATE" PATH="$(build_path)" \
 		nsenter -t "$pid" -m -n -u --wdns="$PWD" -- "$@"
