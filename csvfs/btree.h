@@ -7,6 +7,9 @@
  *  T2  Every node read is checked (bt_area_check) before use: counts, offsets, overlap, order, child range.
  *  T3  Changing calls need a handle with bt_credits() of room and never await anything but block I/O; they read the whole path before
  *      the first change, so an error leaves the tree untouched.
+ *  T4  A node is freed only when its group is locked in t->resv.  A delete that empties nodes needs their groups there
+ *      (bt_path_groups() of every key that is to be deleted, before the first change); others are merged only where they happen to be.
+ *  T5  No node but the root is empty.
  */
 #ifndef CSVFS_CSVFS_BTREE_H
 #define CSVFS_CSVFS_BTREE_H
@@ -35,9 +38,13 @@ int bt_seek_le(struct btree *t, uint64_t key, struct bt_item *ret);		/* last wit
 /* Distinct blocks that `inserts` inserts (or deletes) can dirty at most, allocation not included; new nodes at most. */
 uint32_t bt_credits(const struct btree *t, uint32_t inserts);
 uint32_t bt_new_nodes(const struct btree *t, uint32_t inserts);
+/* Nodes that `deletes` deletes can free at most: revokes for jnl_begin(), takes or gives for alloc_credits(). */
+uint32_t bt_freed_nodes(const struct btree *t, uint32_t deletes);
 int bt_insert(struct btree *t, struct jnl_handle *h, uint64_t key, const void *val, uint32_t len);	/* -EEXIST */
 int bt_replace(struct btree *t, struct jnl_handle *h, uint64_t key, const void *val, uint32_t len);	/* any length; -ENOENT */
 int bt_delete(struct btree *t, struct jnl_handle *h, uint64_t key);					/* -ENOENT */
+/* -EXDEV: a node becomes empty and its group is not locked (T4): a mistake of the caller, nothing has changed.
+ * -ENOSPC (insert, replace): the reservation has no room for new nodes; nothing has changed. */
 /* Groups of the nodes on the path to `key` (they may be freed by a delete): appended without doubles. */
 int bt_path_groups(struct btree *t, uint64_t key, uint32_t *group, uint32_t *inout_n, uint32_t max);
 /* All items from `key` on until fn returns nonzero (returned). */
