@@ -70,6 +70,26 @@ static void waits(void *arg)
 	mark(arg);
 }
 
+static void makes_others(void *arg)
+{
+	mark("<");
+	if ((uintptr_t)arg > 0)
+		ck_assert_int_eq(sched_spawn(s, "inner", makes_others, (void *)((uintptr_t)arg - 1)), 0);
+	coro_yield(s);
+	mark(">");
+}
+
+START_TEST(a_coroutine_may_make_others)
+{
+	setup();
+	ck_assert_int_eq(sched_spawn(s, "outer", makes_others, (void *)3), 0);
+	sched_run(s);
+	ck_assert_str_eq(trace, "<<><><>>");
+	ck_assert_uint_eq(sched_coros(s), 0);
+	teardown();
+}
+END_TEST
+
 START_TEST(waking_only_moves_to_the_run_queue)
 {
 	setup();
@@ -631,6 +651,7 @@ END_TEST
 
 UNIT_MAIN("env_sched",
 	  UNIT_TEST(coroutines_take_turns_in_the_order_they_were_made),
+	  UNIT_TEST(a_coroutine_may_make_others),
 	  UNIT_TEST(waking_only_moves_to_the_run_queue),
 	  UNIT_TEST(same_picks_give_the_same_order),
 	  UNIT_TEST(a_time_out_ends_a_wait_at_its_deadline),

@@ -150,8 +150,10 @@ static void ctx_free(struct ctx *c)
 static int ctx_first_enter(struct ctx *c)
 {
 	struct ctx_pool *p = c->pool;
+	struct ctx_pool outer = *p;
 	ucontext_t uc, back;
 
+	/* Called from inside a coroutine too: where the scheduler itself stands must survive that. */
 	if (getcontext(&uc) < 0)
 		return -errno;
 	uc.uc_link = NULL;
@@ -165,6 +167,7 @@ static int ctx_first_enter(struct ctx *c)
 		swapcontext(&back, &uc);	/* comes back through p->env */
 	}
 	san_after_leave(p);
+	*p = outer;
 	return 0;
 }
 
