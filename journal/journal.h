@@ -47,8 +47,9 @@ struct jnl_buf {
 	/* the journal's own */
 	struct jnl_txn *running;
 	struct jnl_txn *committing;
+	struct jnl_rec *sealed;		/* its copy in the committing transaction, else NULL */
 	struct jnl_rec *logged;		/* last committed copy not yet home, else NULL */
-	struct cds_list_head run_node, ckpt_node, owner_node;
+	struct cds_list_head run_node;
 	/* Called when the last reason for being busy is gone.  Never inside a call of the user. */
 	void (*clean)(struct jnl_buf *b);
 };
@@ -78,9 +79,16 @@ struct jnl_config {
 int jnl_format(struct blk *blk, const struct jnl_geometry *g, struct csv_err *err);
 /* Opens an empty log; -CSV_E_CORRUPT when it is not empty (replay first) or of another incarnation. Awaits. */
 int jnl_open(const struct jnl_config *cfg, const struct jnl_geometry *g, struct jnl **ret_jnl, struct csv_err *err);
-/* Commits, writes everything home, leaves an empty log (awaits).  After it jnl_free(). */
+/*
+ * Commits, writes everything home, leaves an empty log (awaits); no handle may be open.  On a failed journal it only waits until
+ * nothing of it runs any more and answers -CSV_E_WITHDRAWN.  After it jnl_free().
+ */
 int jnl_shutdown(struct jnl *j);
-void jnl_free(struct jnl *j);		/* drops everything, as a crash would */
+/*
+ * Drops everything, as a crash would, without touching the user's buffers.  After jnl_shutdown(), or directly before
+ * sched_free() (the journal's coroutines must never run again).  NULL allowed.
+ */
+void jnl_free(struct jnl *j);
 
 /* ---- transactions (handles) ------------------------------------------------------------------------------------ */
 
