@@ -36,7 +36,7 @@ struct dlm;
 struct dlm_lock;
 
 /*
- * Embedded by the caller; the dlm's from dlm_lock_init() to the callback of dlm_release() (or dlm_free()).
+ * Embedded by the caller; the dlm's from dlm_lock_init() to dlm_lock_done() (or dlm_free()).
  * At most one dlm_lock per resource and node: a node's own sharing is done above (csvfs/glock.c).
  */
 struct dlm_lock {
@@ -50,7 +50,10 @@ struct dlm_lock {
 	uint8_t lvb[DLM_LVB_LEN];
 	bool lvb_valid;
 	uint64_t lvb_seq;
-	/* Set by the caller. status: 0 granted (->granted); -EAGAIN NOQUEUE; -ECANCELED; -ENOTCONN left the cluster. */
+	/*
+	 * Set by the caller. status: 0 granted (->granted); -EAGAIN NOQUEUE; -ECANCELED; -ENOTCONN purged by the others or left;
+	 * -ENOLCK the master holds as many locks of this node as it is willing to (DLM_PEER_LOCKS_MAX).
+	 */
 	void (*done)(struct dlm_lock *l, int status);
 	/* Somebody waits for a mode that conflicts with ours.  May come repeatedly with a stronger mode. */
 	void (*bast)(struct dlm_lock *l, enum dlm_mode blocked);
@@ -65,6 +68,12 @@ struct dlm_events {
 	void (*recovered)(void *arg, const struct cluster_view *v);
 	/* Lost since the last usable view: these (node, incarnation)s need a fence proof.  Called before recovered(). */
 	void (*lost)(void *arg, const struct cluster_node *who, uint32_t n);
+	/*
+	 * The others have moved on without us (rule: healed minority): our locks are phantoms there and not merged.  Waiting
+	 * requests have been answered with -ENOTCONN.  Drain, release everything, then cluster_new_incarnation(): the next view
+	 * starts empty.  Locks held stay in force until then; all must be NL when that view comes (asserted).  Comes once a life.
+	 */
+	void (*purged)(void *arg);
 	void *arg;
 };
 
@@ -80,7 +89,7 @@ void dlm_lock_init(struct dlm *d, struct dlm_lock *l, const void *name, uint8_t 
  */
 void dlm_request(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned flags);
 /*
- * Gives strength up: `mode` < granted.  Takes effect at once here (l->granted changes before return); when the old mode was
+ * Gives strength up: `mode` < granted (and PR is not above CW: asserted).  Takes effect at once here (l->granted changes before return); when the old mode was
  * PW/EX the value block in l->lvb becomes the resource's (lvb_valid is set).  Without usable view it is sent later.
  */
 void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode);
@@ -95,14 +104,20 @@ void dlm_lock_done(struct dlm *d, struct dlm_lock *l);
  */
 void dlm_fence_confirmed(struct dlm *d, struct cluster_node who);
 void dlm_replayed(struct dlm *d, struct cluster_node who);
-/* Clean leave: drops all our locks at the others in one message; done when acknowledged.  Locks must be NL. */
-/* (A node that released everything leaves no phantoms.) */
+/*
+ * Clean leave: tells the others that we hold nothing; done(arg) when all of them know.  All locks must be NL and not busy; later
+ * requests get -ENOTCONN.  Who then leaves the group is no lost node: no phantoms, no fence proof needed.
+ */
+void dlm_leave(struct dlm *d, void (*done)(void *arg), void *arg);
 bool dlm_is_recovered(const struct dlm *d);
 
 /* ---- to be seen --------------------------------------------------------------------------------------------- */
 struct dlm_stats {
 	uint64_t messages_sent, messages_received, requests, remote_requests, grants, basts, downgrades, noqueue_refused, cancels;
-	uint64_t bad_messages, recoveries, recovery_ns_last;
+	uint64_t bad_messages;		/* malformed, or of a kind its sender had no right to */
+	uint64_t stale_messages;	/* overtaken by events: for a request or hold that is over */
+	uint64_t send_failed;		/* the mesh refused: that peer is unreachable, the next view repairs it */
+	uint64_t recoveries, recovery_ns_last;
 	uint32_t resources, locks, phantoms, waiting;
 };
 void dlm_stats(const struct dlm *d, struct dlm_stats *ret);
@@ -110,5 +125,18 @@ struct dlm_holder_info { uint32_t nodeid; uint64_t incarnation; enum dlm_mode gr
 /* Walks resources mastered here; fn returns false to stop. */
 void dlm_walk(struct dlm *d, bool (*fn)(void *arg, const uint8_t *name, uint8_t name_len, const struct dlm_holder_info *h,
 					uint32_t n), void *arg);
+/* Why the last bad message was bad; "" when none was.  For the log. */
+const char *dlm_bad_reason(const struct dlm *d);
+
+/* A peer that asks for more distinct locks at one master is refused: its bug, or an attack. */
+#define DLM_PEER_LOCKS_MAX (1u << 20)
+
+/* For tests only: guards removed one at a time; the simulator must find out.  And limits that a test can reach. */
+struct dlm_config {
+	bool no_phantom, weak_phantom, keep_lvb, no_purge, one_directory, no_fifo;
+	bool bad_cell;			/* the table says that PW and PR go together */
+	uint32_t peer_locks_max;
+};
+void dlm_set_config(struct dlm *d, const struct dlm_config *cfg);
 
 #endif
