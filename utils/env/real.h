@@ -24,4 +24,39 @@ int real_blk_fd(const struct blk *b);
 /* Longest time one io_submit took, ns: it may block in the kernel (for people). */
 uint64_t real_blk_submit_ns_max(const struct blk *b);
 
+/* ---- corosync (real_cluster.c) -------------------------------------------------------------------------------------- */
+
+/* What corosync is configured to do (cmap). */
+struct cluster_facts {
+	uint32_t self;			/* own node id */
+	uint32_t token_ms, consensus_ms;
+	uint32_t nodes;			/* configured; 0: no node list */
+	bool two_node, has_qdevice, crypto;
+	char cluster_name[64], node_name[64];
+};
+/* Blocking.  0 or -errno with err: corosync not running, no node list, ... and what to do. */
+int cluster_facts_read(struct cluster_facts *ret, struct csv_err *err);
+/*
+ * A member of process group `group` (libcpg model V1, libquorum model V1); joins at ops->start.  Owner: the caller, real_cluster_free()
+ * after ops->stop.  Borrowed: loop, log.  The descriptor of libcpg closes only after the kernel waited for this process's I/O (R15).
+ */
+int real_cluster_new(struct loop *l, struct logger *log, const char *group, struct cluster_port **ret, struct csv_err *err);
+void real_cluster_free(struct cluster_port *p);
+
+/* ---- TCP between members (real_link.c) --------------------------------------------------------------------------------- */
+
+/* Listens on every own ring address; peers are found by the node list of corosync; authenticated by corosync's authkey. */
+int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, struct link_port **ret, struct csv_err *err);
+void real_link_free(struct link_port *p);
+
+/* ---- fencing (real_fence.c) ---------------------------------------------------------------------------------------------- */
+
+struct real_fence;
+/* Forks the helper that will run the agents; before any thread and before the volume is opened (R15).  A missing file is no error
+ * here: every fence request is then answered with what to do. */
+int real_fence_start(const char *conf_path, struct real_fence **ret, struct csv_err *err);
+/* Attached to the loop once that exists. */
+struct fence_port *real_fence_port(struct real_fence *f, struct loop *l);
+void real_fence_stop(struct real_fence *f);		/* NULL allowed */
+
 #endif
