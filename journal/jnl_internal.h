@@ -153,6 +153,7 @@ static inline uint32_t jnl_pos_add(uint32_t cap, uint32_t pos, uint32_t n)
 }
 /* Reads or writes nblk log blocks from pos on, wrapping. */
 int jnl_log_io(struct blk *blk, const struct jnl_geometry *g, enum blk_op op, uint32_t pos, void *buf, uint32_t nblk);
+int jnl_geometry_check(const struct blk *blk, const struct jnl_geometry *g, struct csv_err *err);
 /* Checks a header block; -CSV_E_CORRUPT, -CSV_E_UNSUPPORTED.  The incarnation is the caller's to judge. */
 int jnl_head_check(const void *block, const struct jnl_geometry *g, struct csv_err *err);
 int jnl_flush(struct jnl *j, const char *what);		/* failure ends the journal */

@@ -231,7 +231,7 @@ int jnl_header_advance(struct jnl *j)
 
 /* ---- format, open, close -------------------------------------------------------------------------------------------- */
 
-static int geometry_check(const struct blk *blk, const struct jnl_geometry *g, struct csv_err *err)
+int jnl_geometry_check(const struct blk *blk, const struct jnl_geometry *g, struct csv_err *err)
 {
 	uint64_t total = blk->size_bytes >> CSV_BLOCK_SHIFT;
 
@@ -245,7 +245,7 @@ static int geometry_check(const struct blk *blk, const struct jnl_geometry *g, s
 int jnl_format(struct blk *blk, const struct jnl_geometry *g, struct csv_err *err)
 {
 	void *buf;
-	int r = geometry_check(blk, g, err);
+	int r = jnl_geometry_check(blk, g, err);
 
 	if (r < 0)
 		goto out;
@@ -314,7 +314,7 @@ static int open_check(struct jnl *j, void *buf, struct csv_err *err)
 int jnl_open(const struct jnl_config *cfg, const struct jnl_geometry *g, struct jnl **ret_jnl, struct csv_err *err)
 {
 	struct jnl *j;
-	int r = geometry_check(cfg->blk, g, err);
+	int r = jnl_geometry_check(cfg->blk, g, err);
 
 	if (r < 0)
 		return csv_err_prefix(err, "journal %u", g->slot), r;
