@@ -5,6 +5,7 @@
 #   guest.sh initrd OUT             build the initramfs
 #   guest.sh disk OUT MIB [APPEND]  build a raw disk that boots by itself: partition 1 has the boot
 #                                   loader, the kernel and the initramfs, partition 2 is for records
+#   guest.sh records-offset         where partition 2 begins, in bytes
 #
 # Invariants
 # - Only Debian's own package is used, through apt; nothing outside the cache directory is installed.
@@ -110,11 +111,44 @@ guest_initrd()
 	((rc == 0)) || guest_err "initramfs $out cannot be built (busybox-static and cpio installed? space?)"
 }
 
+# Where partition 2 of a bootable disk begins: the records' place
+GUEST_RECORDS_MIB=32
+
+# guest_disk OUT MIB [APPEND]: a raw disk that the BIOS boots; OUT is replaced. To put it on a raw view
+# of an image: dd if=OUT of=VIEW bs=1M conv=notrunc oflag=direct.
+guest_disk()
+{
+	local out=$1 mib=$2 append=${3:-} tmp rc=0 kernel mbr=/usr/lib/syslinux/mbr/mbr.bin
+	[[ $mib =~ ^[0-9]+$ ]] && ((mib > GUEST_RECORDS_MIB)) ||
+		{ guest_err "disk $out: size '$mib' MiB: more than $GUEST_RECORDS_MIB"; return 1; }
+	kernel=$(guest_kernel) && tmp=$(mktemp -d) || return 1
+	printf '%s\n' 'DEFAULT linux' 'PROMPT 0' 'LABEL linux' ' KERNEL /vmlinuz' ' INITRD /initrd' \
+		" APPEND console=ttyS1 quiet panic=-1 csv.rec_dev=/dev/vda2 $append" >"$tmp/syslinux.cfg"
+	{
+		guest_initrd "$tmp/initrd" && truncate -s "${mib}M" "$tmp/disk" &&
+			sfdisk -q "$tmp/disk" <<-PARTS &&
+				label: dos
+				start=2048, size=$(((GUEST_RECORDS_MIB - 1) * 2048)), type=6, bootable
+				start=$((GUEST_RECORDS_MIB * 2048)), type=da
+			PARTS
+			mformat -i "$tmp/disk@@1M" -T $(((GUEST_RECORDS_MIB - 1) * 2048)) -h 16 -s 63 -H 2048 -v CSVGUEST :: &&
+			mcopy -i "$tmp/disk@@1M" "$kernel" ::/vmlinuz &&
+			mcopy -i "$tmp/disk@@1M" "$tmp/initrd" ::/initrd &&
+			mcopy -i "$tmp/disk@@1M" "$tmp/syslinux.cfg" ::/syslinux.cfg &&
+			syslinux --install --offset $((1 << 20)) "$tmp/disk" &&
+			dd if="$mbr" of="$tmp/disk" bs=440 count=1 conv=notrunc status=none &&
+			cp --sparse=always "$tmp/disk" "$out"
+	} >"$tmp/log" 2>&1 || { guest_err "disk $out cannot be built: $(tail -n 3 "$tmp/log" | tr '\n' ' ')"; rc=1; }
+	rm -rf "$tmp"
+	return $rc
+}
+
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
 	set -u -o pipefail
 	case ${1:-} in
 	kernel) guest_kernel ;;
 	initrd) guest_initrd "${2:?OUT}" ;;
+	records-offset) echo $((GUEST_RECORDS_MIB << 20)) ;;
 	disk) guest_disk "${2:?OUT}" "${3:?MIB}" "${4:-}" ;;
 	*) echo "usage: guest.sh kernel | initrd OUT | disk OUT MIB [APPEND]" >&2; exit 2 ;;
 	esac

@@ -4,7 +4,7 @@
     guest = Guest(lab, "vm1", "/srv/csv/.raw/img.vhd")      # path as the nodes see it; raw
     guest.boot("n1")
     result = guest.migrate("n2")                            # {"pause_ms": …, "total_ms": …, …}
-    guest.check_records(image, offset)                      # (lost, doubled, …)
+    guest.check_records(image, offset, node="n3")           # {"lost": [], "doubled": [], …}, read on n3
     guest.end()
 
 Invariants
@@ -127,7 +127,7 @@ class Guest:
 
     def _argv(self, sock):
         argv = ["qemu-system-x86_64", "-name", self.name, "-accel", "tcg", "-machine", "pc-q35-7.2", "-cpu", "qemu64",
-                "-m", str(self.memory_mib), "-smp", "1", "-nodefaults", "-no-user-config", "-nographic",
+                "-m", str(self.memory_mib), "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none",
                 "-S", "-qmp", f"unix:{sock},server=on,wait=off",
                 "-chardev", f"socket,id=tick,path={self.ticks.path},server=off",
                 "-device", "isa-serial,id=serial0,chardev=tick,index=0",
@@ -226,28 +226,40 @@ class Guest:
         self.ticks.end()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def check_records(self, path, offset=0, size=4096):
-        """Compare the disk with what the guest said; the guest must have ended or be paused. Returns a dict with lost
-        (said durable, not on the disk), doubled (said twice), foreign (blocks that are no record in their place)."""
+    def check_records(self, path, offset=0, size=4096, node=None):
+        """Compare the disk, as node (or this machine) reads it, with what the guest said; the guest must have ended or be
+        paused. Returns a dict with lost (said durable, not on the disk), doubled (said twice), foreign (blocks between
+        that are no record in their place)."""
         said = self.said_records()
         top = max(said, default=0)
-        lost, foreign, boots = [], [], set()
-        with open(path, "rb") as f:
-            for number in range(1, top + 1):
-                f.seek(offset + (number - 1) * size)
-                verdict, boot = record_verdict(f.read(size), number)
-                if verdict != "ok":
-                    (lost if number in said else foreign).append((number, verdict))
-                else:
-                    boots.add(boot)
-            # What was written but not yet said when the guest ended: it follows without a hole.
-            tail = 0
-            f.seek(offset + top * size)
-            while record_verdict(f.read(size), top + tail + 1)[0] == "ok":
-                tail += 1
+        if node is None:
+            with open(path, "rb") as f:
+                f.seek(offset)
+                data = f.read((top + 64) * size)
+        else:
+            data = self._read_on(node, path, offset, (top + 64) * size)
+        lost, foreign, boots, tail = [], [], set(), 0
+        for number in range(1, top + 1):
+            verdict, boot = record_verdict(data[(number - 1) * size:number * size], number)
+            if verdict != "ok":
+                (lost if number in said else foreign).append((number, verdict))
+            else:
+                boots.add(boot)
+        # What was written but not yet said when the guest ended: it follows without a hole.
+        while record_verdict(data[(top + tail) * size:(top + tail + 1) * size], top + tail + 1)[0] == "ok":
+            tail += 1
         return {"said": len(said), "highest": top, "unsaid": top - len(said), "lost": lost, "foreign": foreign,
-                "doubled": sorted(n for n, times in said.items() if times > 1), "boots": len(boots),
-                "unsaid_tail": tail}
+                "doubled": sorted(n for n, times in said.items() if times > 1), "boots": len(boots), "unsaid_tail": tail}
+
+    def _read_on(self, node, path, offset, length):
+        mib = 1 << 20
+        first, last = offset // mib, (offset + length + mib - 1) // mib
+        p = subprocess.run(self.lab.exec_argv(node, "dd", f"if={path}", "bs=1M", f"skip={first}", f"count={last - first}",
+                                              "iflag=direct,fullblock", "status=none"),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+        if p.returncode:
+            raise VmError(f"{path} on {node} cannot be read: {p.stderr.decode().strip()}")
+        return p.stdout[offset - first * mib:][:length]
 
     def said_records(self):
         self.ticks.ask("report")
@@ -258,6 +270,20 @@ class Guest:
                 if len(words) == 4 and words[2] == "R" and words[3].isdigit():
                     said[int(words[3])] = said.get(int(words[3]), 0) + 1
         return said
+
+
+def records_wrong(records, at_least):
+    """What is wrong with the result of check_records(), one line each."""
+    if records["lost"]:
+        yield f"{len(records['lost'])} records lost, first {records['lost'][0]}"
+    if records["doubled"]:
+        yield f"{len(records['doubled'])} records doubled, first {records['doubled'][0]}: two QEMUs executed"
+    if records["foreign"] or records["unsaid"]:
+        yield f"records not in sequence: {records['unsaid']} were never said, on the disk {records['foreign'][:3]}"
+    if records["boots"] != 1:
+        yield f"{records['boots']} boots wrote the records instead of one"
+    if records["said"] < at_least:
+        yield f"only {records['said']} records were written, {at_least} are needed to show anything"
 
 
 def record_verdict(block, number):
