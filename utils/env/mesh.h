@@ -49,9 +49,10 @@ struct link_port { const struct link_port_ops *ops; };
 
 struct mesh;
 struct mesh_stats {
-	uint64_t sent[CHAN_MAX], received[CHAN_MAX];	/* user messages, resends not counted */
+	uint64_t sent[CHAN_MAX], received[CHAN_MAX];	/* user messages; not resends, not those to oneself */
 	uint64_t sent_bytes, received_bytes;		/* payload */
 	uint64_t resent, dropped_old_view, dropped_bad, stashed, connects;
+	uint64_t acks_sent, duplicates;
 };
 
 /*
@@ -68,6 +69,8 @@ void mesh_register(struct mesh *m, enum cluster_chan chan,
 /* To a member of the current view; to oneself is delivered through the run queue.  0, -ENOTCONN, -ENOBUFS, -EMSGSIZE, -ENOMEM. */
 int mesh_send(struct mesh *m, uint32_t to, enum cluster_chan chan, const void *buf, size_t len);
 const struct mesh_stats *mesh_stats(const struct mesh *m);
+/* What was wrong with the last bad frame, for the log; "" when there was none. */
+const char *mesh_bad_reason(const struct mesh *m);
 /* Oldest unacknowledged message to `peer`, milliseconds; 0 when none: how long a member has been unreachable. */
 uint64_t mesh_unacked_ms(struct mesh *m, uint32_t peer);
 

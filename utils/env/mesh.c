@@ -1,0 +1,678 @@
+/*
+ * mesh.c - exactly-once, in-order unicast within a view over links that break.
+ *
+ * Sender, per peer and view: one list of messages with sequence numbers 1, 2, 3, …
+ *
+ *	| sent, not acknowledged (<= MESH_WINDOW_BYTES) | waits for the window or the link (<= MESH_QUEUE_BYTES) |
+ *	^ list head                                     ^ unsent
+ *
+ * A link that comes up again gets everything from the list head; the receiver drops what it has.  So nothing but a broken
+ * link makes us send twice, and no resend timer is needed: a link that neither breaks nor delivers is the link port's
+ * business (TCP_USER_TIMEOUT), and a gap in the numbers is a bad frame, which breaks it.
+ *
+ * Receiver: acknowledges with every frame it sends, else after ACK_DELAY_NS or a quarter of the window.
+ * Frames of a view that is not ours yet wait in the peer's stash, numbered like everything else; a conforming peer cannot
+ * have more than a window there.  view() delivers them from the run queue, after all users have the view.
+ *
+ * View change: suspend() drops all but the stashes.  A view never comes back (cluster.h, rounds), so what is not after the
+ * last view is old for ever.
+ *
+ * Thread: the control thread.
+ */
+#include "utils/env/mesh.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <urcu/list.h>
+
+#include "utils/base/base.h"
+#include "utils/base/crc32c.h"
+#include "utils/env/mesh_frame.h"
+#include "utils/env/sched.h"
+
+#define ACK_DELAY_NS (10 * NS_PER_MS)
+#define ACK_BYTES (MESH_WINDOW_BYTES / 4)
+#define STASH_BYTES_MAX (MESH_WINDOW_BYTES + MESH_HEADER_BYTES + MESH_MSG_MAX)
+
+struct out {
+	struct cds_list_head node;
+	uint64_t seq;
+	uint64_t since_ns;
+	uint32_t msg_crc;
+	uint32_t len;
+	uint8_t chan;
+	bool sent;		/* on the present link */
+	bool ever_sent;
+	uint8_t frame[];	/* header, filled at sending, and message */
+};
+
+struct in {
+	struct cds_list_head node;
+	struct cluster_node from;
+	uint32_t len;
+	uint8_t chan;
+	uint8_t msg[];
+};
+
+struct peer {
+	struct cds_list_head node;
+	struct mesh *mesh;
+	uint32_t nodeid;
+	bool up;
+	bool member;			/* of the current view */
+	uint64_t incarnation;		/* as a member */
+	/* to it */
+	struct cds_list_head out;
+	uint64_t next_seq;
+	uint64_t acked;
+	size_t window_bytes, queue_bytes;
+	/* from it */
+	uint64_t received;		/* last in order */
+	size_t unacked_bytes;
+	bool ack_due;
+	struct timer ack_timer;
+	/* of a view to come, or of ours and not delivered yet */
+	struct cds_list_head stash;
+	struct ring_id stash_ring;
+	uint64_t stash_incarnation, stash_last;
+	size_t stash_bytes;
+};
+
+struct mesh {
+	struct sched *sched;
+	struct cluster *cl;
+	struct link_port *link;
+	uint64_t lockspace;
+	uint32_t self;
+	bool started;
+	struct {
+		void (*msg)(void *arg, struct cluster_node from, const void *buf, size_t len);
+		void *arg;
+	} user[CHAN_MAX];
+	bool in_view;
+	struct cluster_view view;	/* the current, else the last one */
+	struct cds_list_head peers;
+	struct cds_list_head local;	/* to ourselves */
+	struct job deliver;		/* local messages and stashes of the current view */
+	struct mesh_stats stats;
+	char bad[160];
+};
+
+static bool ring_after(struct ring_id a, struct ring_id b)
+{
+	return a.seq > b.seq || (a.seq == b.seq && a.nodeid > b.nodeid);
+}
+
+static size_t frame_bytes(uint32_t len)
+{
+	return MESH_HEADER_BYTES + (size_t)len;
+}
+
+/* ---- peers ------------------------------------------------------------------------------------------------------- */
+
+static void ack_timer(struct timer *t);
+
+static struct peer *peer_find(struct mesh *m, uint32_t nodeid)
+{
+	struct peer *p;
+
+	cds_list_for_each_entry(p, &m->peers, node)
+		if (p->nodeid == nodeid)
+			return p;
+	return NULL;
+}
+
+static void drop_ins(struct cds_list_head *head)
+{
+	struct in *i, *tmp;
+
+	cds_list_for_each_entry_safe(i, tmp, head, node) {
+		cds_list_del(&i->node);
+		free(i);
+	}
+}
+
+static uint64_t count_ins(struct cds_list_head *head)
+{
+	struct in *i;
+	uint64_t n = 0;
+
+	cds_list_for_each_entry(i, head, node)
+		n++;
+	return n;
+}
+
+static void drop_stash(struct peer *p)
+{
+	p->mesh->stats.dropped_old_view += count_ins(&p->stash);
+	drop_ins(&p->stash);
+	p->stash_bytes = 0;
+	p->stash_last = 0;
+	p->stash_ring = (struct ring_id){ 0, 0 };
+}
+
+static bool stash_is_of_view(const struct peer *p)
+{
+	return p->mesh->in_view && p->member && !cds_list_empty((struct cds_list_head *)&p->stash) &&
+	       ring_eq(p->stash_ring, p->mesh->view.ring);
+}
+
+/* Everything that belonged to the view (M3). */
+static void peer_reset(struct peer *p)
+{
+	struct out *o, *tmp;
+
+	cds_list_for_each_entry_safe(o, tmp, &p->out, node) {
+		cds_list_del(&o->node);
+		free(o);
+	}
+	p->member = false;
+	p->next_seq = 1;
+	p->acked = p->received = 0;
+	p->window_bytes = p->queue_bytes = p->unacked_bytes = 0;
+	p->ack_due = false;
+	timer_del(p->mesh->sched, &p->ack_timer);
+}
+
+static struct peer *peer_get(struct mesh *m, uint32_t nodeid)
+{
+	struct peer *p = peer_find(m, nodeid);
+
+	if (p)
+		return p;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return NULL;
+	p->mesh = m;
+	p->nodeid = nodeid;
+	CDS_INIT_LIST_HEAD(&p->out);
+	CDS_INIT_LIST_HEAD(&p->stash);
+	timer_init(&p->ack_timer, ack_timer);
+	peer_reset(p);
+	cds_list_add_tail(&p->node, &m->peers);
+	return p;
+}
+
+static void peer_free(struct peer *p)
+{
+	peer_reset(p);
+	drop_stash(p);
+	cds_list_del(&p->node);
+	free(p);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------------- */
+
+static int send_frame(struct peer *p, enum mesh_frame_type type, struct out *o)
+{
+	struct mesh *m = p->mesh;
+	uint8_t ack_frame[MESH_HEADER_BYTES];
+	uint8_t *buf = o ? o->frame : ack_frame;
+	struct mesh_frame f = {
+		.type = type,
+		.chan = o ? o->chan : 0,
+		.lockspace = m->lockspace,
+		.ring = m->view.ring,
+		.from = m->self,
+		.incarnation = cluster_view_find(&m->view, m->self)->incarnation,
+		.seq = o ? o->seq : 0,
+		.ack = p->received,
+		.len = o ? o->len : 0,
+	};
+	int rc;
+
+	mesh_frame_encode(&f, o ? o->msg_crc : 0, buf);
+	rc = m->link->ops->send(m->link, p->nodeid, buf, frame_bytes(f.len));
+	if (rc < 0) {
+		p->up = false;		/* down() is on its way, up() will send again */
+		return rc;
+	}
+	p->ack_due = false;
+	p->unacked_bytes = 0;
+	timer_del(m->sched, &p->ack_timer);
+	return 0;
+}
+
+static void send_ack(struct peer *p)
+{
+	if (p->up && p->mesh->in_view && p->member && send_frame(p, MESH_ACK, NULL) == 0)
+		p->mesh->stats.acks_sent++;
+}
+
+static void ack_timer(struct timer *t)
+{
+	send_ack(container_of(t, struct peer, ack_timer));
+}
+
+/* Sends what the window has room for.  The first unsent one is searched from the tail: usually it is there. */
+static void pump(struct peer *p)
+{
+	struct cds_list_head *at = &p->out;
+	struct mesh *m = p->mesh;
+
+	if (!p->up || !m->in_view || !p->member)
+		return;
+	while (at->prev != &p->out && !cds_list_entry(at->prev, struct out, node)->sent)
+		at = at->prev;
+	for (; at != &p->out; at = at->next) {
+		struct out *o = cds_list_entry(at, struct out, node);
+		size_t bytes = frame_bytes(o->len);
+
+		if (p->window_bytes && p->window_bytes + bytes > MESH_WINDOW_BYTES)
+			return;
+		if (send_frame(p, MESH_DATA, o) < 0)
+			return;
+		o->sent = true;
+		if (o->ever_sent)
+			m->stats.resent++;
+		o->ever_sent = true;
+		p->window_bytes += bytes;
+		p->queue_bytes -= bytes;
+	}
+}
+
+/* The link is new: everything unacknowledged goes again. */
+static void rewind_out(struct peer *p)
+{
+	struct out *o;
+
+	cds_list_for_each_entry(o, &p->out, node) {
+		if (!o->sent)
+			break;
+		o->sent = false;
+		p->window_bytes -= frame_bytes(o->len);
+		p->queue_bytes += frame_bytes(o->len);
+	}
+	csv_assert(p->window_bytes == 0);
+}
+
+static int send_local(struct mesh *m, enum cluster_chan chan, const void *buf, size_t len)
+{
+	struct in *i = malloc(sizeof(*i) + len);
+
+	if (!i)
+		return -ENOMEM;
+	i->from = *cluster_view_find(&m->view, m->self);
+	i->chan = chan;
+	i->len = len;
+	if (len)
+		memcpy(i->msg, buf, len);
+	cds_list_add_tail(&i->node, &m->local);
+	sched_post(m->sched, &m->deliver);
+	return 0;
+}
+
+int mesh_send(struct mesh *m, uint32_t to, enum cluster_chan chan, const void *buf, size_t len)
+{
+	struct peer *p;
+	struct out *o;
+
+	csv_assert((unsigned)chan < CHAN_MAX);
+	if (len > MESH_MSG_MAX)
+		return -EMSGSIZE;
+	if (!m->in_view)
+		return -ENOTCONN;
+	if (to == m->self)
+		return send_local(m, chan, buf, len);
+	p = peer_find(m, to);
+	if (!p || !p->member)
+		return -ENOTCONN;
+	if (p->queue_bytes + frame_bytes(len) > MESH_QUEUE_BYTES)
+		return -ENOBUFS;
+	o = malloc(sizeof(*o) + frame_bytes(len));
+	if (!o)
+		return -ENOMEM;
+	o->seq = p->next_seq++;
+	o->since_ns = sched_now_ns(m->sched);
+	o->len = len;
+	o->chan = chan;
+	o->sent = o->ever_sent = false;
+	if (len)
+		memcpy(o->frame + MESH_HEADER_BYTES, buf, len);
+	o->msg_crc = csv_crc32c(0, o->frame + MESH_HEADER_BYTES, len);
+	cds_list_add_tail(&o->node, &p->out);
+	p->queue_bytes += frame_bytes(len);
+	m->stats.sent[chan]++;
+	m->stats.sent_bytes += len;
+	pump(p);
+	return 0;
+}
+
+/* ---- receiving ------------------------------------------------------------------------------------------------------ */
+
+static int bad(struct mesh *m, uint32_t peer, const char *what, uint64_t value)
+{
+	m->stats.dropped_bad++;
+	snprintf(m->bad, sizeof(m->bad), "node %u: bad frame: %s (%llu)", peer, what, (unsigned long long)value);
+	return -EBADMSG;
+}
+
+static void to_user(struct mesh *m, unsigned chan, struct cluster_node from, const void *msg, uint32_t len)
+{
+	if (m->user[chan].msg)
+		m->user[chan].msg(m->user[chan].arg, from, msg, len);
+}
+
+static void received(struct mesh *m, unsigned chan, uint32_t len)
+{
+	m->stats.received[chan]++;
+	m->stats.received_bytes += len;
+}
+
+/* After the user has seen it: an answer it sent has carried the acknowledgement already. */
+static void owe_ack(struct peer *p)
+{
+	if (!p->ack_due)
+		return;
+	if (p->unacked_bytes >= ACK_BYTES)
+		send_ack(p);
+	else if (!p->ack_timer.armed)
+		timer_set(p->mesh->sched, &p->ack_timer, sched_now_ns(p->mesh->sched) + ACK_DELAY_NS);
+}
+
+static int take_ack(struct peer *p, uint64_t ack)
+{
+	struct out *o, *tmp;
+
+	if (ack >= p->next_seq)
+		return -1;
+	if (ack <= p->acked)
+		return 0;
+	cds_list_for_each_entry_safe(o, tmp, &p->out, node) {
+		size_t bytes = frame_bytes(o->len);
+
+		if (o->seq > ack)
+			break;
+		/* It may have come over the last link and be waiting to go over this one. */
+		if (o->sent)
+			p->window_bytes -= bytes;
+		else
+			p->queue_bytes -= bytes;
+		cds_list_del(&o->node);
+		free(o);
+	}
+	p->acked = ack;
+	pump(p);
+	return 0;
+}
+
+static int stash(struct peer *p, const struct mesh_frame *f)
+{
+	struct mesh *m = p->mesh;
+	struct in *i;
+
+	if (!ring_eq(p->stash_ring, f->ring) || p->stash_incarnation != f->incarnation) {
+		if (ring_after(p->stash_ring, f->ring)) {
+			m->stats.dropped_old_view++;
+			return 0;
+		}
+		drop_stash(p);		/* overtaken: that peer is in a newer view */
+		p->stash_ring = f->ring;
+		p->stash_incarnation = f->incarnation;
+	}
+	if (f->type == MESH_ACK)
+		return 0;		/* we have sent nothing in that view */
+	if (f->seq <= p->stash_last) {
+		m->stats.duplicates++;
+		return 0;
+	}
+	if (f->seq != p->stash_last + 1)
+		return bad(m, p->nodeid, "gap in the sequence numbers", f->seq);
+	if (p->stash_bytes + frame_bytes(f->len) > STASH_BYTES_MAX)
+		return bad(m, p->nodeid, "more than a window for a view to come", p->stash_bytes);
+	i = malloc(sizeof(*i) + f->len);
+	if (!i)
+		return -ENOMEM;		/* breaks the link; it is sent again */
+	i->from = (struct cluster_node){ p->nodeid, f->incarnation };
+	i->chan = f->chan;
+	i->len = f->len;
+	memcpy(i->msg, f->msg, f->len);
+	cds_list_add_tail(&i->node, &p->stash);
+	p->stash_last = f->seq;
+	p->stash_bytes += frame_bytes(f->len);
+	m->stats.stashed++;
+	return 0;
+}
+
+static int frame_of_view(struct peer *p, const struct mesh_frame *f)
+{
+	struct mesh *m = p->mesh;
+
+	if (take_ack(p, f->ack) < 0)
+		return bad(m, p->nodeid, "acknowledges what was never sent", f->ack);
+	if (f->type == MESH_ACK)
+		return 0;
+	if (stash_is_of_view(p))
+		return stash(p, f);	/* behind what waits there already */
+	if (f->seq <= p->received) {
+		m->stats.duplicates++;
+		p->ack_due = true;	/* it does not know that we have it */
+		owe_ack(p);
+		return 0;
+	}
+	if (f->seq != p->received + 1)
+		return bad(m, p->nodeid, "gap in the sequence numbers", f->seq);
+	p->received = f->seq;
+	p->unacked_bytes += frame_bytes(f->len);
+	p->ack_due = true;
+	received(m, f->chan, f->len);
+	to_user(m, f->chan, (struct cluster_node){ p->nodeid, f->incarnation }, f->msg, f->len);
+	owe_ack(p);
+	return 0;
+}
+
+static int on_frame(void *arg, uint32_t from, const void *buf, size_t len)
+{
+	struct mesh *m = arg;
+	struct peer *p = peer_find(m, from);
+	struct mesh_frame f;
+	const char *wrong = mesh_frame_decode(buf, len, &f);
+
+	if (wrong)
+		return bad(m, from, wrong, len);
+	if (f.lockspace != m->lockspace)
+		return bad(m, from, "of another lockspace", f.lockspace);
+	if (f.from != from || from == m->self)
+		return bad(m, from, "names another sender", f.from);
+	if (!p)
+		return bad(m, from, "from a node without a link", from);
+	if (m->in_view && ring_eq(f.ring, m->view.ring)) {
+		if (!p->member)
+			return bad(m, from, "of our view from a node that is not in it", f.ring.seq);
+		if (f.incarnation != p->incarnation) {
+			m->stats.dropped_old_view++;
+			return 0;
+		}
+		return frame_of_view(p, &f);
+	}
+	if (!ring_after(f.ring, m->view.ring)) {
+		m->stats.dropped_old_view++;
+		return 0;
+	}
+	return stash(p, &f);
+}
+
+/* Runs after all users have the view: local messages, then each stash, one message at a time, in order per peer. */
+static void deliver(struct job *j)
+{
+	struct mesh *m = container_of(j, struct mesh, deliver);
+	struct peer *p;
+	struct in *i;
+
+	if (!cds_list_empty(&m->local)) {
+		i = cds_list_first_entry(&m->local, struct in, node);
+		cds_list_del(&i->node);
+		sched_post(m->sched, j);
+		to_user(m, i->chan, i->from, i->msg, i->len);
+		free(i);
+		return;
+	}
+	cds_list_for_each_entry(p, &m->peers, node) {
+		if (!stash_is_of_view(p))
+			continue;
+		i = cds_list_first_entry(&p->stash, struct in, node);
+		cds_list_del(&i->node);
+		p->stash_bytes -= frame_bytes(i->len);
+		p->received++;
+		p->unacked_bytes += frame_bytes(i->len);
+		p->ack_due = true;
+		received(m, i->chan, i->len);
+		sched_post(m->sched, j);
+		to_user(m, i->chan, i->from, i->msg, i->len);
+		free(i);
+		owe_ack(p);
+		return;
+	}
+}
+
+/* ---- links and views -------------------------------------------------------------------------------------------------- */
+
+static void on_up(void *arg, uint32_t nodeid)
+{
+	struct mesh *m = arg;
+	struct peer *p = peer_get(m, nodeid);
+
+	m->stats.connects++;
+	if (!p)
+		return;		/* its frames will break the link, it comes again */
+	p->up = true;
+	rewind_out(p);
+	pump(p);
+}
+
+static void on_down(void *arg, uint32_t nodeid)
+{
+	struct peer *p = peer_find(arg, nodeid);
+
+	if (p)
+		p->up = false;
+}
+
+static const struct link_events link_events = { .up = on_up, .down = on_down, .frame = on_frame };
+
+static void on_suspend(void *arg)
+{
+	struct mesh *m = arg;
+	struct peer *p;
+
+	m->in_view = false;
+	drop_ins(&m->local);
+	cds_list_for_each_entry(p, &m->peers, node) {
+		if (ring_eq(p->stash_ring, m->view.ring))
+			drop_stash(p);
+		peer_reset(p);
+	}
+}
+
+static void on_view(void *arg, const struct cluster_view *v)
+{
+	struct mesh *m = arg;
+	uint32_t ids[CLUSTER_NODES_MAX], n = 0;
+	struct peer *p, *tmp;
+
+	m->view = *v;
+	m->in_view = true;
+	cds_list_for_each_entry(p, &m->peers, node)
+		peer_reset(p);
+	for (uint32_t i = 0; i < v->n; i++) {
+		if (v->m[i].nodeid == m->self)
+			continue;
+		ids[n++] = v->m[i].nodeid;
+		p = peer_get(m, v->m[i].nodeid);
+		if (!p)
+			continue;	/* mesh_send() to it says -ENOTCONN */
+		p->member = true;
+		p->incarnation = v->m[i].incarnation;
+		if (ring_after(v->ring, p->stash_ring) ||
+		    (ring_eq(v->ring, p->stash_ring) && p->stash_incarnation != p->incarnation))
+			drop_stash(p);
+	}
+	cds_list_for_each_entry_safe(p, tmp, &m->peers, node)
+		if (!p->member && !p->up)
+			peer_free(p);
+	m->link->ops->peers(m->link, ids, n);
+	sched_post(m->sched, &m->deliver);
+}
+
+static void on_lost(void *arg, int err)
+{
+	struct mesh *m = arg;
+
+	(void)err;
+	m->link->ops->peers(m->link, NULL, 0);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------------- */
+
+struct mesh *mesh_new(struct sched *s, struct cluster *cl, struct link_port *link, uint64_t lockspace)
+{
+	struct mesh *m = calloc(1, sizeof(*m));
+	struct cluster_user u = { .suspend = on_suspend, .view = on_view, .lost = on_lost, .arg = m };
+
+	if (!m)
+		return NULL;
+	m->sched = s;
+	m->cl = cl;
+	m->link = link;
+	m->lockspace = lockspace;
+	m->self = cluster_self(cl);
+	CDS_INIT_LIST_HEAD(&m->peers);
+	CDS_INIT_LIST_HEAD(&m->local);
+	job_init(&m->deliver, deliver);
+	cluster_register(cl, CHAN_VIEW, &u);
+	return m;
+}
+
+int mesh_start(struct mesh *m)
+{
+	int rc = m->link->ops->start(m->link, &link_events, m);
+
+	m->started = rc == 0;
+	return rc;
+}
+
+void mesh_free(struct mesh *m)
+{
+	struct peer *p, *tmp;
+
+	if (!m)
+		return;
+	if (m->started)
+		m->link->ops->stop(m->link);
+	cds_list_for_each_entry_safe(p, tmp, &m->peers, node)
+		peer_free(p);
+	drop_ins(&m->local);
+	sched_unpost(m->sched, &m->deliver);
+	free(m);
+}
+
+void mesh_register(struct mesh *m, enum cluster_chan chan,
+		   void (*msg)(void *arg, struct cluster_node from, const void *buf, size_t len), void *arg)
+{
+	csv_assert((unsigned)chan < CHAN_MAX && !m->user[chan].msg);
+	m->user[chan].msg = msg;
+	m->user[chan].arg = arg;
+}
+
+const struct mesh_stats *mesh_stats(const struct mesh *m)
+{
+	return &m->stats;
+}
+
+const char *mesh_bad_reason(const struct mesh *m)
+{
+	return m->bad;
+}
+
+uint64_t mesh_unacked_ms(struct mesh *m, uint32_t peer)
+{
+	struct peer *p = peer_find(m, peer);
+	uint64_t since;
+
+	if (!p || cds_list_empty(&p->out))
+		return 0;
+	since = cds_list_first_entry(&p->out, struct out, node)->since_ns;
+	/* 0 means none: what has just been sent is one millisecond old. */
+	return csv_max((sched_now_ns(m->sched) - since) / NS_PER_MS, (uint64_t)1);
+}
