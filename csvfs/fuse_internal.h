@@ -88,6 +88,8 @@ struct fused {
 	uint64_t served[FOP_KINDS];
 	struct loop_msg drain_msg;
 	int drain_posted;		/* any thread: atomic */
+	struct loop_msg ended_msg;	/* posted once, by the first worker that finds the connection gone */
+	int ended;
 	pthread_mutex_t buf_lock;
 	struct iobuf *buf_free;
 	unsigned buf_count;
@@ -96,6 +98,7 @@ struct fused {
 /* fuse_io.c */
 struct iobuf *iobuf_get(struct fused *d);		/* any thread; NULL out of memory */
 void iobuf_put(struct fused *d, struct iobuf *b);	/* NULL allowed */
+void iobuf_free_all(struct fused *d);
 static inline char *iobuf_payload(struct iobuf *b) { return b->base + 4096; }
 struct worker *worker_of_thread(void);
 

@@ -49,3 +49,15 @@ void iobuf_put(struct fused *d, struct iobuf *b)
 		free(b);
 	}
 }
+
+void iobuf_free_all(struct fused *d)
+{
+	struct iobuf *b;
+
+	while ((b = d->buf_free)) {
+		d->buf_free = b->next;
+		munmap(b->base, BUF_BYTES);
+		free(b);
+	}
+	d->buf_count = 0;
+}

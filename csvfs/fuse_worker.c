@@ -265,8 +265,9 @@ static void *worker_main(void *arg)
 	rcu_register_thread();
 	serve(w);
 	rcu_unregister_thread();
-	if (w->d->n_workers)
-		fuse_session_exit(w->d->se);
+	fuse_session_exit(w->d->se);
+	if (!__atomic_exchange_n(&w->d->ended, 1, __ATOMIC_SEQ_CST))
+		loop_post(w->d->loop, &w->d->ended_msg);
 	return NULL;
 }
 
@@ -307,6 +308,7 @@ static int worker_new(struct fused *d, struct worker **ret_w)
 	if (!w)
 		return -ENOMEM;
 	w->d = d;
+	w->ep_fd = -1;
 	w->ev_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	w->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	w->ep_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * csvfsd_world.c - the ports of csvfsd, put together: clock, disk, corosync, mesh, fencing, log.
+ *
+ * Order matters (R15): the fencing helper is forked before the volume is opened, so that no child of ours ever holds a descriptor
+ * of the volume or of the process group.
+ */
+#include "csvfs/csvfsd_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "utils/base/base.h"
+#include "utils/env/sync_blk.h"
+
+#define RUN_DIR "/run/csvfs"
+
+/* ---- log: standard error in the foreground, syslog otherwise ------------------------------------------------------ */
+
+static const char *const level_name[] = { "error", "warning", "notice", "info", "debug" };
+
+static void log_stderr(struct logger *l, enum log_level level, const char *text)
+{
+	(void)l;
+	fprintf(stderr, "csvfsd: %s: %s\n", level_name[level], text);
+}
+
+static void log_syslog(struct logger *l, enum log_level level, const char *text)
+{
+	static const int prio[] = { LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG };
+	const char *path = getenv("CSVFSD_LOG");
+	int fd;
+
+	(void)l;
+	syslog(prio[level], "%s", text);
+	if (!path)
+		return;
+	/* A machine without syslog: whole lines, appended. */
+	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	if (fd >= 0) {
+		struct timespec ts;
+
+		clock_gettime(CLOCK_REALTIME, &ts);
+		dprintf(fd, "%lld.%03ld csvfsd[%d] %s: %s\n", (long long)ts.tv_sec, ts.tv_nsec / 1000000, getpid(), level_name[level],
+			text);
+		close(fd);
+	}
+}
+
+static void log_open(struct world *w, const struct csvfsd_options *o)
+{
+	w->log.max = o->debug ? LOG_L_DEBUG : LOG_L_INFO;
+	w->log.write = o->foreground ? log_stderr : log_syslog;
+	if (!o->foreground)
+		openlog("csvfsd", LOG_PID | LOG_CONS, LOG_DAEMON);
+}
+
+/* ---- the volume: who is it, and is it mounted here already ----------------------------------------------------------- */
+
+struct probe { struct blk *blk; struct world *w; int rc; struct csv_err note, *err; };
+
+static void probe_coro(void *arg)
+{
+	struct probe *p = arg;
+
+	p->rc = csv_super_read(p->blk, &p->w->geo, &p->note, p->err);
+}
+
+static int probe_volume(struct world *w, const struct csvfsd_options *o, struct csv_err *err)
+{
+	struct probe p = { .w = w, .err = err, .rc = -EIO };
+	struct sched *s = sched_new(&w->clock);
+	int rc;
+
+	if (!s)
+		return csv_err_set(err, -ENOMEM, "out of memory");
+	rc = sync_blk_open(o->device, BLK_O_RDONLY, s, &p.blk, err);
+	if (!rc) {
+		rc = sched_spawn(s, "probe", probe_coro, &p);
+		sched_run(s);
+		if (!rc)
+			rc = p.rc;
+		blk_close(p.blk);
+		if (rc)
+			csv_err_prefix(err, "%s", o->device);
+	}
+	if (!rc && p.note.code)
+		log_to(&w->log, LOG_L_WARN, "%s: %s", o->device, p.note.text);
+	sched_free(s);
+	return rc;
+}
+
+/*
+ * Held for the life of the process.  Its release at the end comes after the kernel waited for the process's I/O, so who holds it
+ * knows that no earlier daemon of this node writes to the volume any more.
+ */
+static int lock_volume(struct world *w, struct csv_err *err)
+{
+	char path[128];
+	int fd;
+
+	if (mkdir(RUN_DIR, 0755) && errno != EEXIST)
+		return csv_err_set(err, -errno, "%s: cannot be made: %s", RUN_DIR, strerror(errno));
+	snprintf(path, sizeof(path), RUN_DIR "/%016" PRIx64 ".lock", w->geo.lockspace);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return csv_err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		int e = errno;
+
+		close(fd);
+		if (e == EWOULDBLOCK)
+			return csv_err_set(err, -EBUSY,
+					   "this volume is mounted on this node already (or its last daemon is still leaving); see /proc/mounts");
+		return csv_err_set(err, -e, "%s: %s", path, strerror(e));
+	}
+	w->lock_fd = fd;
+	return 0;
+}
+
+/* ---- putting it together ------------------------------------------------------------------------------------------------- */
+
+static int open_cluster(struct world *w, const struct cluster_facts *facts, struct csv_err *err)
+{
+	char group[64];
+	int rc;
+
+	snprintf(group, sizeof(group), "csvfs-%016" PRIx64, w->geo.lockspace);
+	rc = real_cluster_new(w->loop, &w->log, group, &w->cluster_port, err);
+	if (rc)
+		return rc;
+	w->env.cluster = cluster_new(w->sched, w->cluster_port, w->incarnation);
+	if (!w->env.cluster)
+		return csv_err_set(err, -ENOMEM, "out of memory");
+	rc = real_link_new(w->loop, &w->log, w->geo.lockspace, facts->self, &w->link_port, err);
+	if (rc)
+		return rc;
+	w->env.mesh = mesh_new(w->sched, w->env.cluster, w->link_port, w->geo.lockspace);
+	return w->env.mesh ? 0 : csv_err_set(err, -ENOMEM, "out of memory");
+}
+
+static int check_facts(const struct cluster_facts *f, struct world *w, struct csv_err *err)
+{
+	if (f->two_node && !f->has_qdevice)
+		return csv_err_set(err, -EINVAL,
+				   "corosync.conf: two_node: 1 makes both halves of a split quorate; remove it, or configure a quorum device "
+				   "(corosync-qdevice) as the third vote");
+	if (!f->crypto)
+		log_to(&w->log, LOG_L_WARN, "corosync.conf: crypto_cipher and crypto_hash are not set: anyone on its network can take "
+					    "part in the cluster");
+	snprintf(w->node_name, sizeof(w->node_name), "%s", f->node_name);
+	return 0;
+}
+
+int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *err)
+{
+	struct cluster_facts facts;
+	struct real_fence *fence = NULL;
+	int rc;
+
+	memset(w, 0, sizeof(*w));
+	w->lock_fd = -1;
+	real_clock_init(&w->clock);
+	real_rnd_init(&w->rnd);
+	log_open(w, o);
+	while (!w->incarnation)
+		w->incarnation = w->rnd.u64(&w->rnd);
+	rc = probe_volume(w, o, err);
+	if (!rc)
+		rc = lock_volume(w, err);
+	if (!rc)
+		rc = cluster_facts_read(&facts, err);
+	if (!rc)
+		rc = check_facts(&facts, w, err);
+	if (!rc)
+		rc = real_fence_start(o->fence_conf, &fence, err);
+	w->fence_helper = fence;
+	if (!rc) {
+		w->sched = sched_new(&w->clock);
+		rc = w->sched ? loop_new(w->sched, &w->loop, err) : csv_err_set(err, -ENOMEM, "out of memory");
+	}
+	if (!rc)
+		rc = real_blk_open(o->device, 0, w->loop, &w->env.blk, err);
+	if (!rc)
+		rc = open_cluster(w, &facts, err);
+	if (rc) {
+		world_close(w);
+		return rc;
+	}
+	w->env.sched = w->sched;
+	w->env.clock = &w->clock;
+	w->env.rnd = &w->rnd;
+	w->env.log = &w->log;
+	w->env.fence = real_fence_port(fence, w->loop);
+	return 0;
+}
+
+void world_close(struct world *w)
+{
+	if (w->env.cluster)
+		cluster_stop(w->env.cluster);
+	mesh_free(w->env.mesh);
+	if (w->link_port)
+		real_link_free(w->link_port);
+	cluster_free(w->env.cluster);
+	if (w->cluster_port)
+		real_cluster_free(w->cluster_port);
+	if (w->env.blk)
+		blk_close(w->env.blk);
+	real_fence_stop(w->fence_helper);
+	loop_free(w->loop);
+	if (w->sched)
+		sched_free(w->sched);
+	if (w->lock_fd >= 0)
+		close(w->lock_fd);
+}
