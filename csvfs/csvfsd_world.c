@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "utils/base/base.h"
+#include "utils/base/text.h"
 #include "utils/env/sync_blk.h"
 
 #define RUN_DIR "/run/csvfs"
@@ -102,10 +104,13 @@ static int probe_volume(struct world *w, const struct csvfsd_options *o, struct 
  * Held for the life of the process.  Its release at the end comes after the kernel waited for the process's I/O, so who holds it
  * knows that no earlier daemon of this node writes to the volume any more.
  */
-static int lock_volume(struct world *w, struct csv_err *err)
+static int lock_volume(struct world *w, const struct csvfsd_options *o, struct csv_err *err)
 {
-	char path[128];
+	char path[128], dir[PATH_MAX], uuid[CSV_UUID_TEXT_BYTES];
 	int fd;
+
+	if (!realpath(o->dir, dir))
+		return csv_err_set(err, -errno, "%s: %s", o->dir, strerror(errno));
 
 	if (mkdir(RUN_DIR, 0755) && errno != EEXIST)
 		return csv_err_set(err, -errno, "%s: cannot be made: %s", RUN_DIR, strerror(errno));
@@ -121,6 +126,12 @@ static int lock_volume(struct world *w, struct csv_err *err)
 			return csv_err_set(err, -EBUSY,
 					   "this volume is mounted on this node already (or its last daemon is still leaving); see /proc/mounts");
 		return csv_err_set(err, -e, "%s: %s", path, strerror(e));
+	}
+	/* For csvctl and umount: who, what, where.  The file stays when the lock goes; only a held lock means "mounted". */
+	if (ftruncate(fd, 0) || dprintf(fd, "pid %d\ndevice %s\ndir %s\nuuid %s\n", getpid(), o->device, dir,
+					csv_uuid_to_text(w->geo.uuid, uuid)) < 0) {
+		close(fd);
+		return csv_err_set(err, -EIO, "%s: cannot be written; is /run full?", path);
 	}
 	w->lock_fd = fd;
 	return 0;
@@ -175,7 +186,7 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 		w->incarnation = w->rnd.u64(&w->rnd);
 	rc = probe_volume(w, o, err);
 	if (!rc)
-		rc = lock_volume(w, err);
+		rc = lock_volume(w, o, err);
 	if (!rc)
 		rc = cluster_facts_read(&facts, err);
 	if (!rc)
