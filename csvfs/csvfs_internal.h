@@ -6,7 +6,7 @@
  *	buf.c		cache of metadata blocks		recover.c	lost nodes: proof, replay, announcements
  *	glock*.c	cached cluster locks			orphan.c	orphan trees and reaping
  *	state.c		state, background coroutines		withdraw.c	the one way out
- *	rlog.c		list of recoveries for people		alloc*.c	allocation groups
+ *	alloc*.c	allocation groups
  *	inode.c, extent.c, dir.c, namei.c, file.c: the operations
  *
  * Threads: the control thread only.
@@ -14,7 +14,8 @@
  * Invariants
  *  FS1 fs->jnl, the slot and the geometry do not change between ACTIVE and the end of umount; before ACTIVE nothing but slot-state
  *      blocks and the own journal is written.
- *  FS2 WITHDRAWN is final: the block gate is closed before the state is seen by anybody else.
+ *  FS2 WITHDRAWN is final: the block gate is closed before the state is seen by anybody else (a healed minority first writes back,
+ *      with all operations refused: withdraw.c).
  *  FS3 Every background coroutine of the core is counted (fs_spawn); umount returns only when none is left.
  */
 #ifndef CSVFS_CSVFS_CSVFS_INTERNAL_H
@@ -77,7 +78,8 @@ struct csvfs {
 
 	struct waitq state_wq;		/* state, view, recovery: anything a mount or umount waits for */
 	unsigned coros;			/* background coroutines alive */
-	struct job withdraw_job;
+	struct job state_job;		/* reports a change of state */
+	bool left;			/* withdrawn and out of the group */
 };
 
 static inline struct csv_owner csv_owner_make(uint32_t type, uint64_t id) { return (struct csv_owner){ type, id }; }
@@ -98,6 +100,7 @@ static inline int fs_check(const struct csvfs *fs)
 }
 /* -EROFS when the volume or the mount is read-only. */
 int fs_check_write(const struct csvfs *fs);
+void fs_state_init(struct csvfs *fs);
 /* A counted background coroutine (FS3).  fn frees what arg needs.  0, -ENOMEM. */
 int fs_spawn(struct csvfs *fs, const char *name, void (*fn)(void *arg), void *arg);
 /* Sleeps; false when the volume is stopping or withdrawn (then it returned early). */
@@ -117,6 +120,8 @@ struct glock *glock_find(struct csvfs *fs, struct csv_owner res);	/* no referenc
 /* ---- withdraw.c -------------------------------------------------------------------------------------------------------------- */
 /* As csvfs_withdraw(), with a format. */
 void fs_withdraw(struct csvfs *fs, const char *fmt, ...) csv_printf_like(2, 3);
+/* The others went on without us and have not fenced us (R11): write back, give the slot up, then withdraw. */
+void fs_purged(struct csvfs *fs);
 
 /* ---- orphan.c ------------------------------------------------------------------------------------------------------------------ */
 /*
@@ -169,15 +174,21 @@ void slot_ctl_free(struct csvfs *fs);
 int slot_read(struct csvfs *fs, uint32_t slot, struct csv_slot_info *ret, struct csv_err *err);	/* awaits; unreadable is never FREE */
 /* Durable (FLUSH) on return; raises s->seq.  Under slot EX, or slot's phantom with its REPLAY lock. */
 int slot_write(struct csvfs *fs, uint32_t slot, struct csv_slot_info *s);
-/* Takes a free slot, formats and opens its journal (fs->slot, fs->jnl). -CSV_E_BUSY_ELSEWHERE: all in use, err says by whom. */
+/*
+ * Takes a free slot, formats and opens its journal (fs->slot, fs->jnl).  -EAGAIN: the free ones are being taken right now;
+ * -CSV_E_BUSY_ELSEWHERE: all in use, err says by whom.
+ */
 int slot_take(struct csvfs *fs, struct csv_err *err);
+int slot_write_free(struct csvfs *fs);		/* the log is shut down: FREE with our own proof, durable.  -CSV_E_FENCED */
 /* The journal is empty and closed: FREE on disk, then the lock goes. */
 int slot_give(struct csvfs *fs);
 void slot_geometry(const struct csvfs *fs, uint32_t slot, uint64_t incarnation, struct jnl_geometry *ret);
 int slot_heartbeat_start(struct csvfs *fs);
 
 /* ---- recover.c ------------------------------------------------------------------------------------------------------------------ */
-int recover_init(struct csvfs *fs);		/* registers on CHAN_FS; before cluster_start() */
+int recover_init(struct csvfs *fs);
+void recover_register(struct csvfs *fs);	/* on CHAN_FS; after dlm_new(), before cluster_start() */
+void recover_stop(struct csvfs *fs);		/* fs->stopping is set: ends what is under way here; the next coordinator goes on */
 void recover_free(struct csvfs *fs);
 const struct dlm_events *recover_dlm_events(struct csvfs *fs);
 /* At mount: reads all slot states and waits until no ACTIVE one belongs to a node that is not a member.  Awaits. */
