@@ -50,14 +50,18 @@ struct dp_table;
 /* After csvfs_mount(): maps of inodes are published there.  Borrowed until csvfs_umount()/csvfs_free(). */
 void csvfs_set_dataplane(struct csvfs *fs, struct dp_table *t);
 
-/* Awaits: joins, takes a slot, recovers what needs it.  err: object, reason, what to do. */
+/*
+ * Awaits: joins, takes a slot, recovers what needs it.  err: object, reason, what to do.  env->cluster and env->mesh are made but not
+ * started: mount starts them; umount, withdrawal and a failed mount leave the group.  The incarnation is env->cluster's.
+ */
 int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct csvfs_events *ev, struct csvfs **ret_fs,
 		struct csv_err *err);
-/* Commits, writes back, frees the slot, leaves.  Open files must be closed. */
+/* Awaits: commits, writes back, frees the slot, leaves.  -EBUSY: open files.  Then csvfs_free(). */
 int csvfs_umount(struct csvfs *fs, struct csv_err *err);
 /* Gives the volume up now: stops, drains, says WITHDRAWN when I/O has drained.  Operations answer -CSV_E_WITHDRAWN (EIO). */
 void csvfs_withdraw(struct csvfs *fs, const char *reason);
-void csvfs_free(struct csvfs *fs);	/* as a crash would */
+/* Forgets everything, as a crash would.  After csvfs_umount(), or directly before sched_free(): nothing of it may run again. */
+void csvfs_free(struct csvfs *fs);
 int csvfs_errno(int err);
 
 struct csvfs_attr {

@@ -79,7 +79,9 @@ struct csvfs {
 	struct waitq state_wq;		/* state, view, recovery: anything a mount or umount waits for */
 	unsigned coros;			/* background coroutines alive */
 	struct job state_job;		/* reports a change of state */
-	bool left;			/* withdrawn and out of the group */
+	bool joined, leave_acked, left;	/* left: withdrawn and out of the group */
+	bool jnl_shut;			/* a healed minority has written back */
+	struct glock_holder mount_gh;	/* `mount` PR for the life of the mount */
 };
 
 static inline struct csv_owner csv_owner_make(uint32_t type, uint64_t id) { return (struct csv_owner){ type, id }; }
@@ -145,7 +147,8 @@ struct orphan_ref {
 };
 int orphan_lock(struct csvfs *fs, uint32_t slot, struct orphan_ref *ret_o);
 void orphan_unlock(struct orphan_ref *o);
-uint32_t orphan_credits(const struct orphan_ref *o);		/* blocks and revokes: for one add or del */
+uint32_t orphan_credits(const struct orphan_ref *o);		/* blocks one add or del may dirty, allocation not included */
+uint32_t orphan_revokes(const struct orphan_ref *o);		/* nodes one del may free: revokes, and runs for alloc_credits() */
 uint32_t orphan_new_blocks(const struct orphan_ref *o);		/* metadata blocks one add may take */
 /* Groups one del may free into, appended without doubles; -E2BIG. */
 int orphan_groups(struct orphan_ref *o, uint64_t ino, uint32_t *group, uint32_t *inout_n, uint32_t max);
@@ -163,6 +166,7 @@ void orphan_reap_later(struct csvfs *fs, uint32_t slot, uint64_t ino);
 /* Scans a slot's tree in the background. */
 void orphan_scan_later(struct csvfs *fs, uint32_t slot);
 int reaper_init(struct csvfs *fs);
+void reaper_stop(struct csvfs *fs);		/* fs->stopping is set: returns when it has ended; awaits */
 void reaper_free(struct csvfs *fs);
 
 /* ---- slot.c ------------------------------------------------------------------------------------------------------------------- */

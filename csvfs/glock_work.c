@@ -242,7 +242,7 @@ static enum step decide(struct glock_priv *p, enum dlm_mode *ret_to, uint64_t *r
 			p->drop = false;
 			sched_wake_all(gl_sched(p), &p->changed_wq);
 		} else {
-			to = csv_min(to, p->drop_to);
+			to = glock_covers(to, p->drop_to) ? p->drop_to : DLM_NL;
 		}
 	}
 	if (w && gl->mode != DLM_NL && !glock_covers(gl->mode, w->h->mode))

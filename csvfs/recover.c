@@ -358,6 +358,13 @@ static void on_dlm_lost(void *arg, const struct cluster_node *who, uint32_t coun
 	}
 }
 
+static void on_dlm_purged(void *arg)
+{
+	struct recover *r = arg;
+
+	fs_purged(r->fs);
+}
+
 static void on_dlm_recovered(void *arg, const struct cluster_view *v)
 {
 	struct recover *r = arg;
@@ -398,7 +405,7 @@ int recover_init(struct csvfs *fs)
 	r->fs = fs;
 	CDS_INIT_LIST_HEAD(&r->nodes);
 	r->user = (struct cluster_user){ .suspend = on_suspend, .msg = on_msg, .procdown = on_procdown, .lost = on_cluster_lost, .arg = r };
-	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .arg = r };
+	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .purged = on_dlm_purged, .arg = r };
 	fs->rcv = r;
 	return 0;
 }

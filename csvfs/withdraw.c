@@ -93,6 +93,14 @@ static bool holder_left(void *arg, const struct glock_info *i)
 	return !*ret;
 }
 
+static int heal_write_back(struct csvfs *fs)
+{
+	int ret = jnl_shutdown(fs->jnl);
+
+	fs->jnl_shut = true;
+	return ret;
+}
+
 static void heal_coro(void *arg)
 {
 	struct csvfs *fs = arg;
@@ -111,7 +119,7 @@ static void heal_coro(void *arg)
 	if (busy)
 		ret = -ETIMEDOUT;
 	if (!ret && fs->jnl && !fs->env->blk->gate_closed)
-		ret = jnl_shutdown(fs->jnl);
+		ret = heal_write_back(fs);
 	if (!ret && fs->slot != CSV_NO_SLOT && !fs->env->blk->gate_closed)
 		ret = slot_write_free(fs);
 	if (ret < 0)
