@@ -418,12 +418,9 @@ static int write_homes(struct rp *p)
 
 /* ---- all ------------------------------------------------------------------------------------------------------------------ */
 
-/* 1: there may be records of this incarnation; 0: the log is of an earlier life. */
-static int header_judge(struct rp *p, uint32_t *ret_tail, uint64_t *ret_seq)
+static int header_read(struct rp *p, uint32_t *ret_tail, uint64_t *ret_seq)
 {
 	const struct csv_jhead *h = (const void *)p->win;
-	const struct csv_jdesc *d;
-	uint64_t inc;
 	int r = blk_read(p->blk, p->g->start_blk << CSV_BLOCK_SHIFT, p->win, CSV_BLOCK_SIZE);
 
 	if (r < 0)
@@ -431,18 +428,11 @@ static int header_judge(struct rp *p, uint32_t *ret_tail, uint64_t *ret_seq)
 	r = jnl_head_check(p->win, p->g, p->err);
 	if (r < 0)
 		return r;
-	inc = le64_get(h->incarnation);
+	if (le64_get(h->incarnation) != p->g->incarnation)
+		return csv_err_set(p->err, -CSV_E_CORRUPT, "header: incarnation %" PRIu64 ", the slot's is %" PRIu64,
+				   le64_get(h->incarnation), p->g->incarnation);
 	*ret_tail = le32_get(h->tail_blk);
 	*ret_seq = le64_get(h->first_seq);
-	if (inc <= p->g->incarnation)
-		return inc == p->g->incarnation;
-	/* Formatted for a life that never began is fine; used by one is not. */
-	r = log_get(p, *ret_tail, (const void **)&d);
-	if (r < 0)
-		return r;
-	if (frame_ok(p, d, CSV_MAGIC_JDESC, *ret_tail) && le64_get(d->incarnation) == inc)
-		return csv_err_set(p->err, -CSV_E_CORRUPT, "header: incarnation %" PRIu64 " with records, the slot's is %" PRIu64, inc,
-				   p->g->incarnation);
 	return 0;
 }
 
@@ -464,12 +454,11 @@ int jnl_replay(struct blk *blk, const struct jnl_geometry *g, const struct jnl_r
 		r = csv_err_set(err, -ENOMEM, "out of memory for a log of %u blocks", g->len_blk);
 		goto out;
 	}
-	r = header_judge(&p, &tail, &seq);
-	if (r > 0) {
+	r = header_read(&p, &tail, &seq);
+	if (!r)
 		r = scan(&p, tail, seq);
-		if (!r && st.records)
-			r = write_homes(&p);
-	}
+	if (!r && st.records)
+		r = write_homes(&p);
 out:
 	free(p.table);
 	free(p.win);

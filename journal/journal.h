@@ -75,7 +75,10 @@ struct jnl_config {
 	bool mutate_no_revoke_on_release, mutate_home_before_flush;
 };
 
-/* Writes an empty log for this incarnation (awaits; flushed). Used by mkfs and by whoever takes a slot. */
+/*
+ * Writes an empty log for this incarnation (awaits; flushed).  Used by mkfs and by whoever takes a slot: under slot EX, of a FREE
+ * slot, *before* the slot's state names the incarnation.  So the log of an ACTIVE slot is always of the slot's incarnation.
+ */
 int jnl_format(struct blk *blk, const struct jnl_geometry *g, struct csv_err *err);
 /* Opens an empty log; -CSV_E_CORRUPT when it is not empty (replay first) or of another incarnation. Awaits. */
 int jnl_open(const struct jnl_config *cfg, const struct jnl_geometry *g, struct jnl **ret_jnl, struct csv_err *err);
@@ -143,6 +146,7 @@ struct jnl_replay_stats { uint32_t records, blocks_seen, blocks_written, revokes
  * Two passes, idempotent (J7).  Reads the log from `blk`; homes through `home` (NULL: straight to blk, flushed at the end).
  * Every number in the log is checked before use: `total_blk` bounds homes, blocks inside [sys_start, sys_end) of the system
  * area are refused.  -CSV_E_CORRUPT with err naming record and field; 0 with an empty log: nothing to do.
+ * For ACTIVE slots only: a FREE one has nothing to replay, and its log may be of any life.  The log itself is not changed.
  */
 struct jnl_replay_limits { uint64_t total_blk; uint64_t data_start_blk; uint64_t extra_first_blk, extra_last_blk; /* orphan inodes etc. */ };
 int jnl_replay(struct blk *blk, const struct jnl_geometry *g, const struct jnl_replay_limits *lim, struct jnl_home *home,
