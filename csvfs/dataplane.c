@@ -221,7 +221,7 @@ static bool all_drained(const struct dp_table *t)
 	return true;
 }
 
-void dp_close_all(struct dp_table *t)
+bool dp_close_all(struct dp_table *t, uint64_t deadline_ns)
 {
 	struct dp_inode *d;
 
@@ -229,7 +229,9 @@ void dp_close_all(struct dp_table *t)
 	cds_list_for_each_entry(d, &t->inodes, all)
 		gate_shut(t, d);
 	while (!all_drained(t))
-		sched_wait(t->cfg.sched, &t->drain);
+		if (sched_wait_until(t->cfg.sched, &t->drain, deadline_ns, false))
+			return all_drained(t);
+	return true;
 }
 
 void dp_gate_open(struct dp_table *t, struct dp_inode *d)

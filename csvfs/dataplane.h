@@ -64,8 +64,9 @@ void dp_inode_free(struct dp_table *t, struct dp_inode *d);
 /* Closes and awaits the drain.  Nests: as many opens as closes. */
 void dp_gate_close(struct dp_table *t, struct dp_inode *d);
 void dp_gate_open(struct dp_table *t, struct dp_inode *d);
-/* Withdraw: closes every gate for good and awaits every drain; gates of later inodes stay closed too. */
-void dp_close_all(struct dp_table *t);
+/* Withdraw: closes every gate for good and awaits every drain, until `deadline_ns` (clock_mono_ns) at most; gates of later inodes stay
+ * closed too.  False: something is still in flight. */
+bool dp_close_all(struct dp_table *t, uint64_t deadline_ns);
 /* Puts a new map in force (takes it); NULL: nothing is allowed.  Any time; requests under way keep the old one, so shrinking what is
  * allowed needs a closed gate. */
 void dp_publish_take(struct dp_table *t, struct dp_inode *d, struct dp_map *m);

@@ -24,6 +24,8 @@
 
 static bool drain(struct csvfs *fs, uint64_t end_ns)
 {
+	if (fs->dp && !dp_close_all(fs->dp, end_ns))
+		return false;
 	while (fs->env->blk->inflight) {
 		if (fs_now_ns(fs) >= end_ns)
 			return false;
@@ -37,8 +39,6 @@ static void withdraw_coro(void *arg)
 	struct csvfs *fs = arg;
 	uint64_t start = fs_now_ns(fs);
 
-	if (fs->dp)
-		dp_close_all(fs->dp);
 	if (drain(fs, start + DRAIN_MS * NS_PER_MS)) {
 		recover_announce_gone(fs, fs->slot == CSV_NO_SLOT ? CSV_PROOF_RELEASE : CSV_PROOF_WITHDRAW, SAY_MS);
 		fs_log(fs, LOG_L_NOTE, "volume %s: I/O drained after %" PRIu64 " ms, the others were told", fs->geo.label,
@@ -108,15 +108,15 @@ static void heal_coro(void *arg)
 	bool busy = true;
 	int ret = 0;
 
-	if (fs->dp)
-		dp_close_all(fs->dp);
-	while (busy && fs_now_ns(fs) < end) {
+	if (fs->dp && !dp_close_all(fs->dp, end))
+		ret = -ETIMEDOUT;
+	while (!ret && busy && fs_now_ns(fs) < end) {
 		busy = false;
 		glock_walk(fs, holder_left, &busy);
 		if (busy)
 			coro_sleep_ns(fs->env->sched, POLL_MS * NS_PER_MS);
 	}
-	if (busy)
+	if (!ret && busy)
 		ret = -ETIMEDOUT;
 	if (!ret && fs->jnl && !fs->env->blk->gate_closed)
 		ret = heal_write_back(fs);
