@@ -300,6 +300,13 @@ def record_verdict(block, number):
     return "ok", boot
 
 
+def direct_io_dir():
+    """Where temporary disks can be: the test's own folder, unless that is in memory, where O_DIRECT may be refused."""
+    directory = os.environ.get("TMPDIR", "/var/tmp")
+    kind = run("stat", "-f", "-c", "%T", directory)
+    return "/var/tmp" if kind in ("tmpfs", "ramfs", "overlayfs") else directory
+
+
 def terminate_on_signals():
     """SIGTERM and SIGINT become exceptions, so that `finally` takes labs and guests down."""
     def handler(number, _frame):
