@@ -2,8 +2,9 @@
 # Lab volume: the shared device of a lab, and mounting it on a node.
 #
 # Invariants
-# - A loop device of the lab is recorded in the lab's conf, or found by the lab's own image path:
-#   nobody else's loop device is ever detached.
+# - Nobody else's loop device is ever detached and nobody else's image removed: what the lab makes is
+#   written down in its conf (LOOP, OWN_IMAGE) before or as soon as it is there. An image that was kept
+#   is somebody else's from then on.
 
 LAB_MOUNT=/srv/csv
 
@@ -35,6 +36,10 @@ device_attach()
 	fi
 	if [[ -z $path ]]; then
 		path=$LAB_IMAGE
+		[[ ! -e $path ]] ||
+			lab_die 1 "image $path was kept by an earlier down: use it with --device, or remove it"
+		OWN_IMAGE=yes
+		conf_write || return 1
 		mkdir -p "$(dirname "$path")" && truncate -s "$SIZE" "$path" || return 1
 	elif [[ ! -f $path ]]; then
 		lab_die 1 "device $path: neither a block device nor a regular file: create it or leave --device out"
@@ -71,8 +76,9 @@ loop_is_gone()
 # device_detach: also when `up` was interrupted before it wrote the conf
 device_detach()
 {
-	local loop loops
-	loops=$(losetup -j "$LAB_IMAGE" --noheadings -O NAME --list 2>/dev/null)
+	local loop loops=
+	[[ $OWN_IMAGE == no ]] ||
+		loops=$(losetup -j "$LAB_IMAGE" --noheadings -O NAME --list 2>/dev/null)
 	for loop in $loops ${LOOP:-}; do
 		loop_is_gone "$loop" && continue
 		losetup -d "$loop" 2>/dev/null
@@ -81,6 +87,7 @@ device_detach()
 			return 1
 		}
 	done
+	[[ $OWN_IMAGE == no ]] || rm -f "$LAB_IMAGE"
 }
 
 node_is_mounted()
