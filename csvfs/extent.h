@@ -24,13 +24,13 @@ struct extent {
 static inline bool ext_is_written(const struct extent *e) { return e->phys && !(e->flags & CSV_EXT_UNWRITTEN); }
 static inline uint64_t ext_end(const struct extent *e) { return e->lblk + e->len; }
 
-/* Pure: of one tree item. */
-int ext_decode(const struct csvfs *fs, uint64_t ino, const struct bt_item *it, struct extent *ret);
-
 /* The extent or hole that contains `lblk`, from `lblk` on (cut at its front).  The hole at the end ends at EXT_LBLK_END. */
 int ext_map(struct btree *t, uint64_t lblk, struct extent *ret);
 /* The last extent of the tree, whole; -ENOENT when there is none. */
 int ext_last(struct btree *t, struct extent *ret);
+/* Whole extents: the first that starts at or after / the last that starts at or before `lblk`; -ENOENT. */
+int ext_next(struct btree *t, uint64_t lblk, struct extent *ret);
+int ext_prev(struct btree *t, uint64_t lblk, struct extent *ret);
 
 /* Room for `ops` changing calls. */
 uint32_t ext_credits(const struct btree *t, uint32_t ops);

@@ -70,6 +70,9 @@ struct iref { struct inode *ip; struct buf *buf; struct glock_holder gh; };
  * other: callers that want a linked one look.
  */
 int inode_get(struct csvfs *fs, uint64_t ino, uint32_t gen, enum dlm_mode mode, unsigned flags, struct iref *ret);
+/* The same without taking the lock: somebody up the call chain holds it EX.  inode_put() gives only the block back. */
+int inode_get_held(struct csvfs *fs, uint64_t ino, struct iref *ret);
+struct inode *inode_of_glock(struct glock *gl);			/* NULL: out of memory */
 void inode_put(struct iref *r);
 void inode_to_attr(const struct inode *ip, struct csvfs_attr *ret);
 
@@ -112,6 +115,14 @@ void inode_encode(const struct inode *ip, struct csv_inode *ret);
 
 /* ---- data plane (R23) ----------------------------------------------------------------------------------------------------------- */
 
+/* What the data plane hangs in: called only for inodes whose `dp` is set. All but free may await. */
+struct inode_dp_ops {
+	void (*gate_close)(void *arg, struct inode *ip);	/* nests; returns with nothing in flight */
+	void (*gate_open)(void *arg, struct inode *ip);
+	void (*lost)(void *arg, struct inode *ip, enum dlm_mode to);	/* the lock falls: what `to` does not allow is withdrawn */
+	void (*free)(void *arg, struct inode *ip);		/* ip goes */
+};
+void inode_dp_hooks(struct csvfs *fs, const struct inode_dp_ops *ops, void *arg);
 /* Around every local operation that needs the mapping or the blocks for itself.  Nests.  No-ops while ip->dp is NULL.  Close awaits. */
 void inode_gate_close(struct inode *ip);
 void inode_gate_open(struct inode *ip);
