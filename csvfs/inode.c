@@ -17,7 +17,9 @@
 #include <sys/stat.h>
 
 #include "csvfs/inode_table.h"
+#include "csvfs/publish.h"
 
+#define GEN_MASK 0x3fffffu	/* what fits into a node id beside the number (R29) */
 #define CANDIDATES_MAX 64	/* blocks looked at for a new inode before giving up */
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------- */
@@ -35,12 +37,6 @@ void inode_table_free(struct csvfs *fs)
 {
 	free(fs->inodes);
 	fs->inodes = NULL;
-}
-
-void inode_dp_hooks(struct csvfs *fs, const struct inode_dp_ops *ops, void *arg)
-{
-	fs->inodes->dp = ops;
-	fs->inodes->dp_arg = arg;
 }
 
 static struct inode *inode_of(struct glock *gl)
@@ -76,11 +72,9 @@ struct inode *inode_of_glock(struct glock *gl)
 
 static void lock_gate_close(struct glock *gl, enum dlm_mode to)
 {
-	struct inode *ip = gl->obj;
-	struct inode_table *t = gl->fs->inodes;
-
-	if (ip && ip->dp && t && t->dp)
-		t->dp->lost(t->dp_arg, ip, to);
+	(void)to;
+	if (gl->obj)
+		inode_dp_revoke(gl->obj);
 }
 
 static void lock_before_release(struct glock *gl, enum dlm_mode to)
@@ -132,12 +126,10 @@ static void lock_inval(struct glock *gl, enum dlm_mode to)
 static void lock_free(struct glock *gl)
 {
 	struct inode *ip = gl->obj;
-	struct inode_table *t = gl->fs->inodes;
 
 	if (!ip)
 		return;
-	if (ip->dp && t && t->dp)
-		t->dp->free(t->dp_arg, ip);
+	inode_dp_free(ip);
 	free(ip);
 	gl->obj = NULL;
 }
@@ -161,24 +153,6 @@ void inode_forget(struct csvfs *fs, uint64_t ino)
 	ip->freed = true;		/* fill_lvb: says nothing from now on */
 	ip->pending_mtime_ns = 0;
 	ip->spec_first = ip->spec_end = 0;
-}
-
-/* ---- gate --------------------------------------------------------------------------------------------------------------------- */
-
-void inode_gate_close(struct inode *ip)
-{
-	struct inode_table *t = ip->fs->inodes;
-
-	if (ip->dp && t->dp)
-		t->dp->gate_close(t->dp_arg, ip);
-}
-
-void inode_gate_open(struct inode *ip)
-{
-	struct inode_table *t = ip->fs->inodes;
-
-	if (ip->dp && t->dp)
-		t->dp->gate_open(t->dp_arg, ip);
 }
 
 /* ---- taking one ---------------------------------------------------------------------------------------------------------------- */
@@ -240,40 +214,35 @@ static int load(struct inode *ip, uint32_t gen, unsigned flags, struct iref *r)
 
 int inode_get(struct csvfs *fs, uint64_t ino, uint32_t gen, enum dlm_mode mode, unsigned flags, struct iref *ret)
 {
-	struct iref r = IREF_INIT;
 	int err;
 
+	*ret = IREF_INIT;
 	err = fs_check(fs);
 	if (err)
 		return err;
 	if (!may_be_inode(fs, ino))
 		return -ESTALE;
 	err = glock_get(fs, OWN_INODE(ino), mode,
-			(flags & INODE_NOQUEUE ? GLOCK_NOQUEUE : 0) | (flags & INODE_NOINTR ? GLOCK_NOINTR : 0), &r.gh);
-	if (err)
-		return err;
-	r.ip = inode_of(r.gh.gl);
-	err = r.ip ? load(r.ip, gen, flags, &r) : -ENOMEM;
+			(flags & INODE_NOQUEUE ? GLOCK_NOQUEUE : 0) | (flags & INODE_NOINTR ? GLOCK_NOINTR : 0), &ret->gh);
 	if (err) {
-		glock_put(&r.gh);
+		*ret = IREF_INIT;
 		return err;
 	}
-	*ret = r;
-	return 0;
+	ret->ip = inode_of(ret->gh.gl);
+	err = ret->ip ? load(ret->ip, gen, flags, ret) : -ENOMEM;
+	if (err)
+		inode_put(ret);
+	return err;
 }
 
 int inode_get_held(struct csvfs *fs, uint64_t ino, struct iref *ret)
 {
 	struct glock *gl = glock_find(fs, OWN_INODE(ino));
-	struct iref r = IREF_INIT;
-	int err;
 
 	csv_assertf(gl && gl->mode == DLM_EX, "inode %llu is not locked", (unsigned long long)ino);
-	r.ip = inode_of(gl);
-	err = r.ip ? load(r.ip, 0, INODE_TRUSTED, &r) : -ENOMEM;
-	if (!err)
-		*ret = r;
-	return err;
+	*ret = IREF_INIT;
+	ret->ip = inode_of(gl);
+	return ret->ip ? load(ret->ip, 0, INODE_TRUSTED, ret) : -ENOMEM;
 }
 
 void inode_put(struct iref *r)
@@ -376,32 +345,35 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 
 /* ---- a new one ------------------------------------------------------------------------------------------------------------------ */
 
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret)
+int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
 {
 	for (unsigned i = 0; i < CANDIDATES_MAX; i++) {
-		struct iref r = IREF_INIT;
+		struct inode *ip;
 		uint64_t blk;
-		int err = alloc_peek(resv, hint_blk, &blk);
+		int err;
 
+		*ret = IREF_INIT;
+		err = alloc_peek(resv, hint_blk, &blk);
 		if (err)
 			return err;
 		hint_blk = blk + 1;
-		/* Whoever looks at an old handle of this number may hold it: then take the next. */
-		err = glock_get(fs, OWN_INODE(blk), DLM_EX, GLOCK_NOQUEUE, &r.gh);
+		/* Whoever looks at an old handle of this number may hold one of these: then take the next. */
+		err = glock_get(fs, OWN_INODE(blk), DLM_EX, GLOCK_NOQUEUE, &ret->gh);
 		if (err == -EAGAIN)
 			continue;
 		if (err)
 			return err;
-		r.ip = inode_of(r.gh.gl);
-		if (!r.ip || r.ip->opens) {
-			err = r.ip ? -EAGAIN : -ENOMEM;
-			glock_put(&r.gh);
-			if (err == -EAGAIN)
-				continue;
-			return err;
+		ret->ip = ip = inode_of(ret->gh.gl);
+		err = !ip ? -ENOMEM : ip->opens || ip->open_mx.owner ? -EAGAIN : 0;
+		if (!err && open) {
+			ip->open_gh = (struct glock_holder){ .gl = NULL };
+			err = glock_get(fs, OWN_OPEN(blk), DLM_PR, GLOCK_NOQUEUE | GLOCK_LASTING, &ip->open_gh);
 		}
-		*ret = r;
-		return 0;
+		if (!err)
+			return 0;
+		inode_put(ret);
+		if (err != -EAGAIN)
+			return err;
 	}
 	return -EBUSY;
 }
@@ -421,7 +393,7 @@ int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, con
 	if (err)
 		return op_broken(ip->fs, blk, "making the inode's block", err);
 	/* The group's counter makes a generation unique among the lives of this block. */
-	ip->gen = (uint32_t)generation ? (uint32_t)generation : 1;
+	ip->gen = (uint32_t)generation & GEN_MASK ? (uint32_t)generation & GEN_MASK : 1;
 	ip->mode = init->mode;
 	ip->uid = init->uid;
 	ip->gid = init->gid;

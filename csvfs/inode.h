@@ -48,6 +48,7 @@ struct inode {
 	int64_t pending_mtime_ns;
 	uint64_t commit_seq;		/* transaction of the last change made here (fsync) */
 	bool data_unflushed;		/* data written in place since the last FLUSH on its behalf */
+	uint64_t hint_blk;		/* directory: where the next inode may go */
 	/* Speculative preallocation of this node, in blocks; given back at the last close. */
 	uint64_t spec_first, spec_end;
 
@@ -57,6 +58,7 @@ struct inode {
 };
 
 /* One operation's hold on an inode.  Zero-initialised: empty, inode_put() allowed. */
+/* (the holder is linked into lists: an iref is filled in place and never copied) */
 struct iref { struct inode *ip; struct buf *buf; struct glock_holder gh; };
 #define IREF_INIT ((struct iref){ .ip = NULL })
 
@@ -97,12 +99,13 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 struct csv_inode *inode_raw(struct iref *r);
 
 /*
- * A new inode: takes a candidate block from `resv` (its group is locked), and its lock EX (NOQUEUE).  Before the transaction.
+ * A new inode: takes a candidate block from `resv` (its group is locked), and its lock EX (NOQUEUE); with `open` also `open i` PR in
+ * ip->open_gh, the caller's to put when it fails later.  Before the transaction.
  * ret->buf stays NULL until inode_new() inside the transaction makes the block; attributes from `init` (mode, uid, gid, rdev, parent,
  * nlink, flags).
  */
 struct inode_init { uint32_t mode, uid, gid, nlink, flags; uint64_t rdev, parent; };
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret);
+int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret);
 int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, const struct inode_init *init);
 
 /* ---- disk form ------------------------------------------------------------------------------------------------------------- */
@@ -115,14 +118,6 @@ void inode_encode(const struct inode *ip, struct csv_inode *ret);
 
 /* ---- data plane (R23) ----------------------------------------------------------------------------------------------------------- */
 
-/* What the data plane hangs in: called only for inodes whose `dp` is set. All but free may await. */
-struct inode_dp_ops {
-	void (*gate_close)(void *arg, struct inode *ip);	/* nests; returns with nothing in flight */
-	void (*gate_open)(void *arg, struct inode *ip);
-	void (*lost)(void *arg, struct inode *ip, enum dlm_mode to);	/* the lock falls: what `to` does not allow is withdrawn */
-	void (*free)(void *arg, struct inode *ip);		/* ip goes */
-};
-void inode_dp_hooks(struct csvfs *fs, const struct inode_dp_ops *ops, void *arg);
 /* Around every local operation that needs the mapping or the blocks for itself.  Nests.  No-ops while ip->dp is NULL.  Close awaits. */
 void inode_gate_close(struct inode *ip);
 void inode_gate_open(struct inode *ip);

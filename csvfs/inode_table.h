@@ -8,8 +8,6 @@
 #include "csvfs/inode.h"
 
 struct inode_table {
-	const struct inode_dp_ops *dp;	/* NULL: no data plane */
-	void *dp_arg;
 	/* One device FLUSH for everybody who waits for one (file_sync.c). */
 	bool flush_busy;
 	uint64_t flushes_begun, flushes_done;
