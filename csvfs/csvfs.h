@@ -108,6 +108,8 @@ ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, 
 int csvfs_fallocate(struct csvfs *fs, uint64_t ino, uint32_t gen, int mode, uint64_t off, uint64_t len);
 int csvfs_fsync(struct csvfs *fs, uint64_t ino, uint32_t gen, bool data_only);
 int csvfs_sync(struct csvfs *fs);
+/* The file is a disk image from now on (R25: CW for in-place I/O, never cached by the kernel, never inline).  Persistent, idempotent. */
+int csvfs_set_image(struct csvfs *fs, uint64_t ino, uint32_t gen);
 int csvfs_lseek(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, int whence, uint64_t *ret_off);	/* SEEK_DATA, SEEK_HOLE */
 
 struct csvfs_dirent { uint64_t cookie; uint64_t ino; uint32_t gen; uint32_t type; /* S_IFMT >> 12 */ uint8_t name_len; const char *name; };

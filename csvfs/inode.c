@@ -413,7 +413,7 @@ int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, con
 	ip->body = CSV_BODY_NONE;
 	ip->body_len = 0;
 	ip->spec_first = ip->spec_end = 0;
-	ip->data_unflushed = false;
+	ip->data_gen = ip->data_flushed = 0;
 	ip->freed = false;
 	ip->loaded = ip->verified = ip->has_body = true;
 	if (S_ISDIR(ip->mode)) {

@@ -47,7 +47,7 @@ struct inode {
 	/* Written in place under CW: to be stored when EX is held next, at the last close at latest (R25). 0: none. */
 	int64_t pending_mtime_ns;
 	uint64_t commit_seq;		/* transaction of the last change made here (fsync) */
-	bool data_unflushed;		/* data written in place since the last FLUSH on its behalf */
+	uint64_t data_gen, data_flushed;	/* writes to data made here; how many of them a FLUSH covers (fsync) */
 	uint64_t hint_blk;		/* directory: where the next inode may go */
 	/* Speculative preallocation of this node, in blocks; given back at the last close. */
 	uint64_t spec_first, spec_end;

@@ -56,7 +56,7 @@ void inode_dp_collect(struct inode *ip)
 	if (!wrote)
 		return;
 	ip->pending_mtime_ns = inode_now(ip);
-	ip->data_unflushed = true;
+	ip->data_gen++;
 }
 
 void inode_dp_revoke(struct inode *ip)

@@ -17,7 +17,7 @@
 void inode_publish(struct iref *r, bool write);
 /* Before the lock leaves or weakens (P2).  Awaits the drain.  Remembers in-place writes for the file times. */
 void inode_dp_revoke(struct inode *ip);
-/* Takes note of in-place writes since the last call: pending_mtime_ns, data_unflushed. */
+/* Takes note of in-place writes since the last call: pending_mtime_ns, data_gen. */
 void inode_dp_collect(struct inode *ip);
 /* The in-core inode goes; revoked before. */
 void inode_dp_free(struct inode *ip);
