@@ -39,8 +39,13 @@ int namei_entry_get(struct iref *dir, const struct dir_entry *e, struct iref *re
 	struct csvfs *fs = dir->ip->fs;
 	int err = inode_get(fs, e->ino, e->gen, DLM_EX, INODE_TRUSTED, ret);
 
-	if (!err && ret->ip->nlink > 0 && (ret->ip->mode & S_IFMT) == (uint32_t)e->type << 12)
-		return 0;
+	if (!err && ret->ip->nlink > 0 && (ret->ip->mode & S_IFMT) == (uint32_t)e->type << 12) {
+		/* An unfinished truncate ends here: it and the last unlink would both claim inode.orphan_slot. */
+		err = fmap_settle(ret);
+		if (err)
+			inode_put(ret);
+		return err;
+	}
 	if (err && err != -ESTALE)
 		return err;
 	fs_log(fs, LOG_L_ERR, "inode %llu: entry \"%s\" names inode %llu generation %u type %u, which is not there; run fsck.csvfs",

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "csvfs/dir.h"
-#include "csvfs/extent.h"
+#include "csvfs/fmap.h"
 
 /* A directory that is going to change: EX, linked, not immutable. */
 int namei_dir_get(struct csvfs *fs, uint64_t dir, uint32_t gen, struct iref *ret);

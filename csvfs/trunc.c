@@ -351,7 +351,7 @@ static int intent_done(struct iref *r)
 	if (!err && n)
 		err = alloc_lock_groups(&resv, group, n);
 	if (!err)
-		err = op_begin(fs, 1 + orphan_credits(&o) + alloc_credits(&resv, orphan_credits(&o)), orphan_credits(&o), &h);
+		err = op_begin(fs, 1 + orphan_credits(&o) + alloc_credits(&resv, orphan_revokes(&o)), orphan_revokes(&o), &h);
 	if (!err) {
 		inode_dirty(&h, r);
 		err = orphan_del(&o, &resv, &h, r->ip->ino);
