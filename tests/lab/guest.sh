@@ -79,7 +79,7 @@ guest_modules_keep()
 	done | awk '!seen[$0]++' | while read -r path; do
 		cp "$path" "$dir/keep/" && echo "/mod/$(basename "$path")" >>"$dir/modules"
 	done
-	[[ -s $dir/modules ]] && rm -rf "$dir/lib" && mv "$dir/keep" "$dir/mod"
+	[[ -s $dir/modules ]] && rm -rf "${dir:?}/lib" && mv "$dir/keep" "$dir/mod"
 }
 
 guest_kernel()

@@ -2,18 +2,20 @@
  * guest_init - first and only program of the test guest (static; /init of the initramfs).
  *
  * It loads the modules listed in /modules (one path a line, in order), then runs two processes:
- *  - the ticker writes "T <n> <guest-ms>" to the serial port every csv.tick_ms; who stamps the arrivals outside the guest
- *    sees how long the guest stood still, which the guest itself cannot, for its clock stands with it;
- *  - the recorder writes numbered blocks to csv.rec_dev, one after the other, and says "R <n>" on the serial port only
- *    after the block is durable.  A number that was said and is not on the disk is lost; a number said twice was executed
- *    twice.
- * Other lines: "B <text>" while booting, "E <text>" for an error, "F <n>" when the area is full.
+ *  - the ticker writes "T <n> <guest-ms>" to the serial port every csv.tick_ms; who stamps the
+ * arrivals outside the guest sees how long the guest stood still, which the guest itself cannot,
+ * for its clock stands with it;
+ *  - the recorder writes numbered blocks to csv.rec_dev, one after the other, and says "R <n>" on
+ * the serial port only after the block is durable.  A number that was said and is not on the disk
+ * is lost; a number said twice was executed twice. Other lines: "B <text>" while booting, "E
+ * <text>" for an error, "F <n>" when the area is full.
  *
- * Kernel command line (default): csv.port=/dev/ttyS0 csv.tick_ms=10 csv.rec_dev= (none) csv.rec_off=0 (bytes)
- * csv.rec_size=4096 csv.rec_ms=10 csv.rec_max=0 (as many as fit) csv.rec_mode=direct|fsync (direct)
+ * Kernel command line (default): csv.port=/dev/ttyS0 csv.tick_ms=10 csv.rec_dev= (none)
+ * csv.rec_off=0 (bytes) csv.rec_size=4096 csv.rec_ms=10 csv.rec_max=0 (as many as fit)
+ * csv.rec_mode=direct|fsync (direct)
  *
- * Block: "CSVREC01", le64 number, le64 guest ms, le64 boot id, pattern from the number, last 4 bytes crc32 (zlib's) of
- * everything before.
+ * Block: "CSVREC01", le64 number, le64 guest ms, le64 boot id, pattern from the number, last 4
+ * bytes crc32 (zlib's) of everything before.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -81,7 +83,11 @@ static void options_parse(struct options *o)
 	int fd = open("/proc/cmdline", O_RDONLY);
 	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
 
-	*o = (struct options){.port = "/dev/ttyS0", .rec_mode = "direct", .tick_ms = 10, .rec_size = 4096, .rec_ms = 10};
+	*o = (struct options){.port = "/dev/ttyS0",
+			      .rec_mode = "direct",
+			      .tick_ms = 10,
+			      .rec_size = 4096,
+			      .rec_ms = 10};
 	text[n > 0 ? n : 0] = '\0';
 	for (char *word = strtok(text, " \n"); word; word = strtok(NULL, " \n")) {
 		char *value = strchr(word, '=');
@@ -121,7 +127,8 @@ static void modules_load(int port)
 
 		path[strcspn(path, "\n")] = '\0';
 		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST && errno != ENODEV))
+		if (fd < 0 ||
+		    (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST && errno != ENODEV))
 			say(port, "E module %s: %s\n", path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
@@ -212,18 +219,20 @@ static void recorder(const struct options *o, int port)
 	if (getrandom(&boot, sizeof(boot), GRND_NONBLOCK) != (ssize_t)sizeof(boot))
 		boot = now_ms() | 1ull << 63;
 	if (ioctl(fd, BLKGETSIZE64, &size) || size <= o->rec_off) {
-		say(port, "E %s: size %llu, records start at %llu\n", o->rec_dev, (unsigned long long)size,
-		    (unsigned long long)o->rec_off);
+		say(port, "E %s: size %llu, records start at %llu\n", o->rec_dev,
+		    (unsigned long long)size, (unsigned long long)o->rec_off);
 		return;
 	}
 	if (!max || max > (size - o->rec_off) / o->rec_size)
 		max = (size - o->rec_off) / o->rec_size;
 	say(port, "B records %llu\n", (unsigned long long)max);
 	for (uint64_t n = 1; n <= max; n++) {
-		struct timespec ts = {.tv_sec = (time_t)(o->rec_ms / 1000), .tv_nsec = (long)(o->rec_ms % 1000) * 1000000};
+		struct timespec ts = {.tv_sec = (time_t)(o->rec_ms / 1000),
+				      .tv_nsec = (long)(o->rec_ms % 1000) * 1000000};
 
 		block_fill(buf, o->rec_size, n, boot);
-		if (pwrite(fd, buf, o->rec_size, (off_t)(o->rec_off + (n - 1) * o->rec_size)) != (ssize_t)o->rec_size ||
+		if (pwrite(fd, buf, o->rec_size, (off_t)(o->rec_off + (n - 1) * o->rec_size)) !=
+			    (ssize_t)o->rec_size ||
 		    (strcmp(o->rec_mode, "direct") && fsync(fd))) {
 			say(port, "E record %llu: %s\n", (unsigned long long)n, strerror(errno));
 			return;
@@ -234,7 +243,8 @@ static void recorder(const struct options *o, int port)
 	say(port, "F %llu\n", (unsigned long long)max);
 }
 
-/* Absolute steps; a step that is already over is not made up for, so that a late guest does not send a burst. */
+/* Absolute steps; a step that is already over is not made up for, so that a late guest does not
+ * send a burst. */
 static void ticker(const struct options *o, int port)
 {
 	struct sched_param sp = {.sched_priority = 10};
@@ -251,7 +261,8 @@ static void ticker(const struct options *o, int port)
 			next.tv_nsec += (long)(o->tick_ms * 1000000);
 			next.tv_sec += next.tv_nsec / 1000000000;
 			next.tv_nsec %= 1000000000;
-		} while (next.tv_sec < now.tv_sec || (next.tv_sec == now.tv_sec && next.tv_nsec <= now.tv_nsec));
+		} while (next.tv_sec < now.tv_sec ||
+			 (next.tv_sec == now.tv_sec && next.tv_nsec <= now.tv_nsec));
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
 	}
 }
@@ -262,7 +273,8 @@ int main(void)
 	int port;
 
 	if (getpid() != 1) {
-		fprintf(stderr, "guest_init: is the first program of a test guest, not to be started by hand\n");
+		fprintf(stderr,
+			"guest_init: is the first program of a test guest, not to be started by hand\n");
 		return 2;
 	}
 	mkdir("/proc", 0755);

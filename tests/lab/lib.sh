@@ -34,7 +34,7 @@ lab_paths()
 	LAB_STATE=$LAB_ROOT/$LAB
 	LAB_IMAGES=${CSV_LAB_IMAGES:-/var/tmp/csvfs-lab}
 	LAB_IMAGE=$LAB_IMAGES/$LAB/disk.img
-	LAB_CG_ROOT=$(cg_find_root) || exit 1
+	LAB_CG_ROOT=$(cg_find_root)
 	LAB_CG=$LAB_CG_ROOT/csvfs-lab/$LAB
 	# An address per lab only so that a log line tells which lab it is from: the networks are
 	# separate anyway.
@@ -101,19 +101,24 @@ with_lock()
 
 # ---- cgroups ----
 
-# The cgroup2 tree: the system's, wherever it is mounted; else one of our own.
+LAB_CG_OWN=/run/csvfs-lab-cgroup2
+
+# The cgroup2 tree: the system's, wherever it is mounted; else one of our own, which `up` mounts and
+# which goes with the last lab.
 cg_find_root()
 {
-	local dir
-	dir=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
-	if [[ -z $dir ]]; then
-		dir=/run/csvfs-lab-cgroup2
-		mkdir -p "$dir" && mount -t cgroup2 cgroup2 "$dir" || {
-			echo "lab: no cgroup2 tree is mounted and none can be: $dir: run as root on a kernel with cgroup v2" >&2
-			return 1
-		}
-	fi
-	echo "$dir"
+	awk -v own="$LAB_CG_OWN" '$3 == "cgroup2" { print $2; found = 1; exit } END { if (!found) print own }' \
+		/proc/self/mounts
+}
+
+# Under the lock of all labs
+cg_root_make()
+{
+	[[ $LAB_CG_ROOT == "$LAB_CG_OWN" ]] || return 0
+	mountpoint -q "$LAB_CG_OWN" || { mkdir -p "$LAB_CG_OWN" && mount -n -t cgroup2 cgroup2 "$LAB_CG_OWN"; } || {
+		lab_err "no cgroup2 tree is mounted and none can be at $LAB_CG_OWN: run as root on a kernel with cgroup v2"
+		return 1
+	}
 }
 
 cg_pids()

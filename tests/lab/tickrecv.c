@@ -2,20 +2,21 @@
  * tickrecv - stamps from outside what a test guest says on its serial port.
  *
  * usage: tickrecv SOCKET LOG
- * Listens on the unix stream socket SOCKET; every QEMU that carries the guest (the one it is migrated from, and the one it
- * is migrated to) connects there with its serial port.  Each line is stamped with CLOCK_MONOTONIC when it arrives and
- * written to LOG as "<ns> <connection> <line>".  Commands come on stdin, one a line; each gets one line of JSON on stdout:
- *   mark NAME               remember the present time
- *   ticks N TIMEOUT_MS      answer when N further ticks have arrived
- *   line TEXT TIMEOUT_MS    answer when a line that begins with TEXT has arrived (also in the past); no blanks in TEXT
- *   record N TIMEOUT_MS     answer when the guest has said that record N, or a later one, is durable
- *   gap FROM TO             the silences between two marks, longest first
- *   report                  all there was so far
- * End of stdin: prints the report and ends.
+ * Listens on the unix stream socket SOCKET; every QEMU that carries the guest (the one it is
+ * migrated from, and the one it is migrated to) connects there with its serial port.  Each line is
+ * stamped with CLOCK_MONOTONIC when it arrives and written to LOG as "<ns> <connection> <line>".
+ * Commands come on stdin, one a line; each gets one line of JSON on stdout: mark NAME remember the
+ * present time ticks N TIMEOUT_MS      answer when N further ticks have arrived line TEXT
+ * TIMEOUT_MS    answer when a line that begins with TEXT has arrived (also in the past); no blanks
+ * in TEXT record N TIMEOUT_MS     answer when the guest has said that record N, or a later one, is
+ * durable gap FROM TO             the silences between two marks, longest first report all there
+ * was so far End of stdin: prints the report and ends.
  *
  * Invariants
- * - A gap is the time between two arrivals, or between the last arrival and the end of the window when nothing follows.
- * - A tick or record number that arrives twice is counted as doubled, whichever connection it came over.
+ * - A gap is the time between two arrivals, or between the last arrival and the end of the window
+ * when nothing follows.
+ * - A tick or record number that arrives twice is counted as doubled, whichever connection it came
+ * over.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -33,8 +34,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CONNS_MAX 32
-#define MARKS_MAX 4096
+#define CONNS_MAX  32
+#define MARKS_MAX  4096
 #define GAPS_SHOWN 8
 
 struct tick {
@@ -240,19 +241,23 @@ static void gap_print(struct recv *r, const char *from, const char *to)
 		if (end <= a->at_ns || t->at_ns >= b->at_ns)
 			continue;
 		gaps[n++] = (struct gap){
-			.start_ns = t->at_ns, .len_ns = end - t->at_ns, .from_tick = t->number, .from_conn = t->conn,
-			.to_tick = next ? next->number : 0, .to_conn = next ? next->conn : 0,
+			.start_ns = t->at_ns,
+			.len_ns = end - t->at_ns,
+			.from_tick = t->number,
+			.from_conn = t->conn,
+			.to_tick = next ? next->number : 0,
+			.to_conn = next ? next->conn : 0,
 		};
 	}
 	qsort(gaps, n, sizeof(*gaps), gap_longer);
 	printf("{\"ok\":%s,\"window_ms\":%.3f,\"ticks\":%zu,\"longest_ms\":%.3f,\"median_ms\":%.3f,\"gaps\":[",
-	       n ? "true" : "false", (double)(b->at_ns - a->at_ns) / 1e6, ticks, n ? (double)gaps[0].len_ns / 1e6 : 0.0,
-	       n ? (double)gaps[n / 2].len_ns / 1e6 : 0.0);
+	       n ? "true" : "false", (double)(b->at_ns - a->at_ns) / 1e6, ticks,
+	       n ? (double)gaps[0].len_ns / 1e6 : 0.0, n ? (double)gaps[n / 2].len_ns / 1e6 : 0.0);
 	for (size_t i = 0; i < n && i < GAPS_SHOWN; i++)
 		printf("%s{\"start_ms\":%.3f,\"ms\":%.3f,\"from_tick\":%llu,\"to_tick\":%llu,\"from_conn\":%d,\"to_conn\":%d}",
-		       i ? "," : "", (double)(gaps[i].start_ns - a->at_ns) / 1e6, (double)gaps[i].len_ns / 1e6,
-		       (unsigned long long)gaps[i].from_tick, (unsigned long long)gaps[i].to_tick, gaps[i].from_conn,
-		       gaps[i].to_conn);
+		       i ? "," : "", (double)(gaps[i].start_ns - a->at_ns) / 1e6,
+		       (double)gaps[i].len_ns / 1e6, (unsigned long long)gaps[i].from_tick,
+		       (unsigned long long)gaps[i].to_tick, gaps[i].from_conn, gaps[i].to_conn);
 	printf("]}\n");
 	free(gaps);
 }
@@ -263,10 +268,13 @@ static void report_print(const struct recv *r)
 	       "\"records\":%llu,\"record_max\":%llu,\"records_unsaid\":%llu,\"records_doubled\":%llu,"
 	       "\"errors\":%llu,\"first_error\":",
 	       r->conns_seen, r->n_ticks,
-	       (unsigned long long)(r->n_ticks ? r->max_tick - r->ticks[0].number + 1 + r->doubled_ticks - r->n_ticks : 0),
-	       (unsigned long long)r->doubled_ticks, (unsigned long long)r->n_records, (unsigned long long)r->max_record,
-	       (unsigned long long)(r->max_record - r->n_records), (unsigned long long)r->doubled_records,
-	       (unsigned long long)r->n_errors);
+	       (unsigned long long)(r->n_ticks ? r->max_tick - r->ticks[0].number + 1 +
+							 r->doubled_ticks - r->n_ticks
+					       : 0),
+	       (unsigned long long)r->doubled_ticks, (unsigned long long)r->n_records,
+	       (unsigned long long)r->max_record,
+	       (unsigned long long)(r->max_record - r->n_records),
+	       (unsigned long long)r->doubled_records, (unsigned long long)r->n_errors);
 	json_text(r->first_error);
 	printf("}\n");
 }
@@ -288,8 +296,9 @@ static void want_check(struct recv *r)
 	if (r->want == WANT_NOTHING || (!met && now_ns() < r->want_until_ns))
 		return;
 	r->want = WANT_NOTHING;
-	printf("{\"ok\":%s,\"ticks\":%zu,\"record_max\":%llu,\"errors\":%llu,\"first_error\":", met ? "true" : "false",
-	       r->n_ticks, (unsigned long long)r->max_record, (unsigned long long)r->n_errors);
+	printf("{\"ok\":%s,\"ticks\":%zu,\"record_max\":%llu,\"errors\":%llu,\"first_error\":",
+	       met ? "true" : "false", r->n_ticks, (unsigned long long)r->max_record,
+	       (unsigned long long)r->n_errors);
 	json_text(r->first_error);
 	printf("}\n");
 }
@@ -309,7 +318,8 @@ static void command(struct recv *r, char *text)
 		gap_print(r, a, b);
 	} else if (!strcmp(verb, "report")) {
 		report_print(r);
-	} else if ((!strcmp(verb, "ticks") || !strcmp(verb, "record") || !strcmp(verb, "line")) && b[0]) {
+	} else if ((!strcmp(verb, "ticks") || !strcmp(verb, "record") || !strcmp(verb, "line")) &&
+		   b[0]) {
 		r->want = verb[0] == 't' ? WANT_TICKS : verb[0] == 'r' ? WANT_RECORD : WANT_LINE;
 		r->want_number = strtoull(a, NULL, 10) + (verb[0] == 't' ? r->n_ticks : 0);
 		snprintf(r->want_text, sizeof(r->want_text), "%s", a);
@@ -338,7 +348,8 @@ static void loop(struct recv *r)
 	size_t in_fill = 0;
 
 	for (;;) {
-		struct pollfd p[2 + CONNS_MAX] = {{.fd = 0, .events = POLLIN}, {.fd = r->listen_fd, .events = POLLIN}};
+		struct pollfd p[2 + CONNS_MAX] = {{.fd = 0, .events = POLLIN},
+						  {.fd = r->listen_fd, .events = POLLIN}};
 		int timeout = -1;
 
 		for (size_t i = 0; i < r->n_conns; i++)
@@ -368,7 +379,8 @@ static void loop(struct recv *r)
 			in_fill += (size_t)n;
 			in[in_fill] = '\0';
 		}
-		for (char *end; r->want == WANT_NOTHING && (end = strchr(in, '\n')); want_check(r)) {
+		for (char *end; r->want == WANT_NOTHING && (end = strchr(in, '\n'));
+		     want_check(r)) {
 			*end++ = '\0';
 			command(r, in);
 			in_fill -= (size_t)(end - in);
@@ -385,7 +397,8 @@ int main(int argc, char **argv)
 	static struct recv r;
 
 	if (argc != 3 || strlen(argv[1]) >= sizeof(sa.sun_path)) {
-		fprintf(stderr, "usage: tickrecv SOCKET LOG (a socket path has at most %zu characters)\n",
+		fprintf(stderr,
+			"usage: tickrecv SOCKET LOG (a socket path has at most %zu characters)\n",
 			sizeof(sa.sun_path) - 1);
 		return 2;
 	}
@@ -395,9 +408,11 @@ int main(int argc, char **argv)
 	memcpy(sa.sun_path, argv[1], strlen(argv[1]) + 1);
 	unlink(argv[1]);
 	r.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (r.listen_fd < 0 || bind(r.listen_fd, (void *)&sa, sizeof(sa)) || listen(r.listen_fd, 16))
+	if (r.listen_fd < 0 || bind(r.listen_fd, (void *)&sa, sizeof(sa)) ||
+	    listen(r.listen_fd, 16))
 		die("cannot be listened on", argv[1]);
-	/* A receiver that is late would report its own pauses; without the right to be early it does its best. */
+	/* A receiver that is late would report its own pauses; without the right to be early it
+	 * does its best. */
 	(void)mlockall(MCL_CURRENT | MCL_FUTURE);
 	(void)sched_setscheduler(0, SCHED_FIFO, &sp);
 	printf("{\"ok\":true,\"socket\":\"listening\"}\n");
