@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * dlm.c - life of a lock manager, the way of a message in and out, statistics.
+ *
+ *	mesh message -> header checked -> recovery decides whether its time has come (dlm_recover.c) -> dlm_service()
+ *
+ * A bad message is counted and dropped; what it would have done is not half done (bodies are decoded before anything acts,
+ * lists entry by entry).
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dlm/dlm_internal.h"
+
+void *dlm_alloc(size_t bytes)
+{
+	void *p = calloc(1, bytes);
+
+	if (!p)
+		csv_panic("lock manager: out of memory for %zu bytes", bytes);
+	return p;
+}
+
+int dlm_part_index(const struct dlm *d, struct cluster_node who)
+{
+	const struct cluster_node *m = cluster_view_find(&d->part, who.nodeid);
+
+	return m && m->incarnation == who.incarnation ? (int)(m - d->part.m) : -1;
+}
+
+bool dlm_part_is(const struct dlm *d, struct cluster_node who)
+{
+	return dlm_part_index(d, who) >= 0;
+}
+
+/* ---- out ----------------------------------------------------------------------------------------------------------- */
+
+void dlm_send_raw(struct dlm *d, uint32_t to, const void *buf, size_t len)
+{
+	int rc = mesh_send(d->env->mesh, to, CHAN_DLM, buf, len);
+
+	if (rc < 0) {
+		/* The mesh delivers a prefix of what was sent: nothing more will reach that peer before the next view. */
+		if (!d->st.send_failed++)
+			log_to(d->env->log, LOG_L_WARN, "lock manager: node %u cannot be reached (%d); waiting for a new view", to,
+			       rc);
+		return;
+	}
+	if (to != d->self)
+		d->st.messages_sent++;
+}
+
+void dlm_send(struct dlm *d, uint32_t to, const struct dlm_msg *m)
+{
+	uint8_t buf[DLM_HEADER_BYTES + DLM_ENTRY_BYTES_MAX];
+	struct csv_cursor c;
+
+	csv_cursor_init(&c, buf, sizeof(buf));
+	dlm_header_encode(&c, m->type, 0, d->view.ring);
+	dlm_body_encode(&c, m);
+	dlm_header_finish(&c);
+	dlm_send_raw(d, to, buf, csv_cur_used(&c));
+}
+
+/* ---- in ------------------------------------------------------------------------------------------------------------ */
+
+void dlm_bad_msg(struct dlm *d, struct cluster_node from, const char *what, uint64_t value)
+{
+	snprintf(d->bad, sizeof(d->bad), "node %u: %s (%" PRIu64 ")", from.nodeid, what, value);
+	if (!d->st.bad_messages++)
+		log_to(d->env->log, LOG_L_WARN, "lock manager: bad message dropped: %s; further ones are only counted", d->bad);
+}
+
+void dlm_hold(struct cds_list_head *list, struct cluster_node from, const void *buf, size_t len)
+{
+	struct dlm_held *h = dlm_alloc(sizeof(*h) + len);
+
+	h->from = from;
+	h->len = len;
+	memcpy(h->buf, buf, len);
+	cds_list_add_tail(&h->node, list);
+}
+
+static void on_request(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	struct dlm_msg retry = { .type = DLM_M_RETRY, .name = m->name, .reqid = m->reqid };
+	struct dlm_res *r;
+
+	if (m->flags & DLM_F_DIR) {
+		dlm_dir_ask(d, from, m);
+		return;
+	}
+	r = dlm_res_find(d, &m->name);
+	if (r)
+		dlm_res_request(d, r, from, m, false);
+	else
+		dlm_send(d, from.nodeid, &retry);	/* it remembered us from an earlier time */
+}
+
+void dlm_service(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	switch (m->type) {
+	case DLM_M_REQUEST:
+		on_request(d, from, m);
+		break;
+	case DLM_M_FORWARD:
+	case DLM_M_BACK:
+		dlm_dir_forward(d, from, m);
+		break;
+	case DLM_M_RECORD:
+		dlm_dir_record(d, from, m);
+		break;
+	case DLM_M_MASTER_YOU:
+		dlm_dir_master_you(d, from, m);
+		break;
+	case DLM_M_REMOVE:
+		dlm_dir_remove(d, from, m);
+		break;
+	case DLM_M_UNRECORD:
+		dlm_dir_unrecord(d, from, m);
+		break;
+	case DLM_M_GRANT:
+	case DLM_M_REFUSED:
+	case DLM_M_QUEUED:
+	case DLM_M_RETRY:
+	case DLM_M_CANCELLED:
+		dlm_client_answer(d, from, m);
+		break;
+	case DLM_M_BAST:
+		dlm_client_bast(d, from, m);
+		break;
+	case DLM_M_DOWN:
+		dlm_res_down(d, from, m);
+		break;
+	case DLM_M_CANCEL:
+		dlm_res_cancel(d, from, m);
+		break;
+	}
+}
+
+static void on_mesh(void *arg, struct cluster_node from, const void *buf, size_t len)
+{
+	struct dlm *d = arg;
+	struct dlm_header h;
+	struct csv_cursor c;
+	const char *wrong = dlm_header_decode(buf, len, &c, &h);
+
+	if (from.nodeid != d->self)
+		d->st.messages_received++;
+	if (wrong)
+		dlm_bad_msg(d, from, wrong, len);
+	else
+		dlm_recover_msg(d, from, &h, &c, buf, len);
+}
+
+static void on_suspend(void *arg)
+{
+	dlm_recover_suspend(arg);
+}
+
+static void on_view(void *arg, const struct cluster_view *v)
+{
+	dlm_recover_view(arg, v);
+}
+
+static void on_ordered(void *arg, struct cluster_node from, const void *buf, size_t len)
+{
+	dlm_recover_ordered(arg, from, buf, len);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------ */
+
+struct dlm *dlm_new(struct env *env, const struct dlm_events *ev)
+{
+	struct dlm *d = calloc(1, sizeof(*d));
+	struct cluster_user u = { .suspend = on_suspend, .view = on_view, .msg = on_ordered, .arg = d };
+
+	if (!d)
+		return NULL;
+	d->env = env;
+	d->ev = *ev;
+	d->self = cluster_self(env->cluster);
+	d->cfg.peer_locks_max = DLM_PEER_LOCKS_MAX;
+	d->state = DLM_S_DOWN;
+	CDS_INIT_LIST_HEAD(&d->due);
+	CDS_INIT_LIST_HEAD(&d->asked);
+	CDS_INIT_LIST_HEAD(&d->owed);
+	CDS_INIT_LIST_HEAD(&d->early);
+	CDS_INIT_LIST_HEAD(&d->held);
+	CDS_INIT_LIST_HEAD(&d->strays);
+	job_init(&d->due_job, dlm_due);
+	cluster_register(env->cluster, CHAN_DLM, &u);
+	mesh_register(env->mesh, CHAN_DLM, on_mesh, d);
+	return d;
+}
+
+void dlm_free(struct dlm *d)
+{
+	struct dlm_client *c, *ctmp;
+	struct dlm_res *r, *rtmp;
+	struct dlm_owed *o, *otmp;
+
+	if (!d)
+		return;
+	sched_unpost(d->env->sched, &d->due_job);
+	dlm_recover_suspend(d);
+	sched_unpost(d->env->sched, &d->due_job);
+	HASH_ITER(hh, d->clients, c, ctmp) {
+		HASH_DEL(d->clients, c);
+		c->l->priv = NULL;
+		free(c);
+	}
+	HASH_ITER(hh, d->resources, r, rtmp)
+		dlm_res_free(d, r);
+	cds_list_for_each_entry_safe(o, otmp, &d->owed, node)
+		free(o);
+	dlm_rec_clear(&d->dir);
+	dlm_rec_clear(&d->dir_old);
+	free(d);
+}
+
+void dlm_set_config(struct dlm *d, const struct dlm_config *cfg)
+{
+	d->cfg = *cfg;
+	if (!d->cfg.peer_locks_max)
+		d->cfg.peer_locks_max = DLM_PEER_LOCKS_MAX;
+}
+
+void dlm_fence_confirmed(struct dlm *d, struct cluster_node who)
+{
+	dlm_recover_proof(d, who, DLM_FENCED);
+}
+
+void dlm_replayed(struct dlm *d, struct cluster_node who)
+{
+	dlm_recover_proof(d, who, DLM_REPLAYED);
+}
+
+void dlm_leave(struct dlm *d, void (*done)(void *arg), void *arg)
+{
+	struct dlm_client *c, *tmp;
+
+	HASH_ITER(hh, d->clients, c, tmp)
+		csv_assert(c->l->granted == DLM_NL && !c->l->busy);
+	csv_assert(!d->leaving);
+	d->leaving = true;
+	d->leave_done = done;
+	d->leave_arg = arg;
+	dlm_recover_leave(d);
+}
+
+bool dlm_is_recovered(const struct dlm *d)
+{
+	return dlm_running(d);
+}
+
+/* ---- to be seen ---------------------------------------------------------------------------------------------------- */
+
+void dlm_stats(const struct dlm *d, struct dlm_stats *ret)
+{
+	struct dlm_res *r, *tmp;
+	struct dlm_lkb *k;
+
+	*ret = d->st;
+	ret->resources = HASH_COUNT(d->resources);
+	ret->locks = HASH_COUNT(d->clients);
+	ret->phantoms = ret->waiting = 0;
+	HASH_ITER(hh, d->resources, r, tmp) {
+		cds_list_for_each_entry(k, &r->granted, node)
+			ret->phantoms += k->phantom;
+		cds_list_for_each_entry(k, &r->waiting, node)
+			ret->waiting++;
+	}
+}
+
+const char *dlm_bad_reason(const struct dlm *d)
+{
+	return d->bad;
+}
+
+static void to_info(struct dlm *d, const struct dlm_lkb *k, bool waiting, struct dlm_holder_info *ret)
+{
+	ret->nodeid = k->who.nodeid;
+	ret->incarnation = k->who.incarnation;
+	ret->granted = waiting ? DLM_NL : k->mode;
+	ret->wanted = k->mode;
+	ret->phantom = k->phantom;
+	ret->waiting = waiting;
+	ret->since_ms = (dlm_now_ns(d) - k->since_ns) / NS_PER_MS;
+}
+
+void dlm_walk(struct dlm *d, bool (*fn)(void *arg, const uint8_t *name, uint8_t name_len, const struct dlm_holder_info *h,
+					uint32_t n), void *arg)
+{
+	struct dlm_holder_info *info = NULL;
+	struct dlm_res *r, *tmp;
+	uint32_t room = 0;
+	bool more = true;
+
+	HASH_ITER(hh, d->resources, r, tmp) {
+		struct dlm_lkb *k;
+		uint32_t n = 0;
+
+		cds_list_for_each_entry(k, &r->granted, node)
+			n++;
+		cds_list_for_each_entry(k, &r->waiting, node)
+			n++;
+		if (n > room) {
+			free(info);
+			room = n * 2;
+			info = dlm_alloc(room * sizeof(*info));
+		}
+		n = 0;
+		cds_list_for_each_entry(k, &r->granted, node)
+			to_info(d, k, false, &info[n++]);
+		cds_list_for_each_entry(k, &r->waiting, node)
+			to_info(d, k, true, &info[n++]);
+		more = fn(arg, r->name.b, r->name.len, info, n);
+		if (!more)
+			break;
+	}
+	free(info);
+}

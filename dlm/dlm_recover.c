@@ -1,0 +1,859 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * dlm_recover.c - from a new view to complete lock tables: five rounds, each ended by a mark from every participant.
+ *
+ *	DOWN --view--> AGREE -----> REBUILD -----> STRAY -----> RESOLVE -----> READY -----> RUN
+ *	                 |    STATE        END 2        END 3          END 4         END 5
+ *	                 +--> PURGED (we are not among the participants)
+ *
+ * What is done in each state, and what a membership change (suspend, later a view) does to it:
+ *
+ *	AGREE	 all tell their past; all compute participants, lost,	nothing had been changed: forgotten
+ *		 suspects (dlm_agree.c)
+ *	REBUILD	 masters register at dir1 and dir2; old directory nodes	the half-built directory and the reports are
+ *		 tell dir1 the names of lost masters; holders report	forgotten; old lock lists and the old directory
+ *		 to their master					are still there, the next recovery starts from them
+ *	STRAY	 reports that found no master go to dir1		the same
+ *	RESOLVE	 dir1 passes them to a master that has registered, or	the same; resources just taken over are forgotten
+ *		 becomes master of what has none (an orphan), and says	(their names are still in the old directories, as
+ *		 so to dir2 and to the holders				names of a lost master)
+ *	READY	 own tables are complete: phantoms and value blocks	the view becomes a candidate: it may have run elsewhere.
+ *		 set, the lost are committed				Its tables *and* the older directory are kept
+ *	RUN	 normal operation; older directories are dropped	requests under way are forgotten and asked again;
+ *									the view is the only candidate
+ *	DOWN	 downgrades are noted and sent when running again;	-
+ *		 cached grants stay in force, nothing is granted
+ *	PURGED	 waits for a new incarnation; downgrades are local	stays; a view with a new incarnation of ours starts
+ *									from empty tables
+ *
+ * Why nothing is lost on the way: a view runs somewhere only after *all* its participants were ready, that is, after all
+ * its tables were complete everywhere.  Until a node sees it run, it keeps the older directory as well: in the next
+ * recovery both count, as "names of lost masters".  A name too many costs a phantom that falls with the proof; a
+ * name too few would be two EX locks.
+ *
+ *	node 1			node 2			node 3
+ *	READY {1,2,3}		READY			READY
+ *	sees all: RUN, grants	(END 5 of 3 missing)	crash
+ *	view {1,2}: candidate {1,2,3} on both; 3 is lost on both, though 2 never ran with it
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "dlm/dlm_internal.h"
+
+struct dlm_stray { struct cds_list_head node; struct dlm_msg m; };
+
+#define ROUND_OF_STATE(s) ((uint8_t)((s) - DLM_S_AGREE + 1))
+
+enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
+{
+	switch (type) {
+	case DLM_M_STATE:
+		return DLM_S_AGREE;
+	case DLM_M_REG:
+	case DLM_M_LOSTREC:
+	case DLM_M_REPORT:
+		return DLM_S_REBUILD;
+	case DLM_M_STRAY:
+		return DLM_S_STRAY;
+	case DLM_M_FWD:
+	case DLM_M_NEWREC:
+	case DLM_M_ADOPT:
+		return DLM_S_RESOLVE;
+	case DLM_M_END:
+		return round >= 2 && round <= 5 ? DLM_S_AGREE + round - 1 : DLM_S_MAX;
+	default:
+		return DLM_S_RUN;
+	}
+}
+
+/* ---- lists of names ---------------------------------------------------------------------------------------------------- */
+
+static void batch_flush(struct dlm *d, uint32_t i)
+{
+	struct csv_cursor *c = &d->batch[i].cur;
+
+	if (!d->batch[i].type)
+		return;
+	dlm_header_finish(c);
+	d->batch[i].type = 0;
+	dlm_send_raw(d, d->part.m[i].nodeid, d->batch[i].buf, csv_cur_used(c));
+}
+
+static void batch_put(struct dlm *d, uint32_t to, const struct dlm_msg *m)
+{
+	const struct cluster_node *who = cluster_view_find(&d->part, to);
+	uint32_t i;
+
+	if (!who)
+		return;			/* dir2 of a single participant */
+	i = who - d->part.m;
+	if (d->batch[i].type && (d->batch[i].type != m->type || csv_cur_left(&d->batch[i].cur) < DLM_ENTRY_BYTES_MAX))
+		batch_flush(d, i);
+	if (!d->batch[i].type) {
+		if (!d->batch[i].buf)
+			d->batch[i].buf = dlm_alloc(DLM_LIST_BYTES);
+		csv_cursor_init(&d->batch[i].cur, d->batch[i].buf, DLM_LIST_BYTES);
+		dlm_header_encode(&d->batch[i].cur, m->type, 0, d->view.ring);
+		d->batch[i].type = m->type;
+	}
+	dlm_body_encode(&d->batch[i].cur, m);
+}
+
+static void batches_drop(struct dlm *d)
+{
+	for (uint32_t i = 0; i < CLUSTER_NODES_MAX; i++) {
+		free(d->batch[i].buf);
+		d->batch[i].buf = NULL;
+		d->batch[i].type = 0;
+	}
+}
+
+/* Next round: everything of this one goes before the mark (per-pair FIFO). */
+static void end_round(struct dlm *d)
+{
+	uint8_t buf[DLM_HEADER_BYTES];
+	struct csv_cursor c;
+
+	csv_cursor_init(&c, buf, sizeof(buf));
+	dlm_header_encode(&c, DLM_M_END, ROUND_OF_STATE(d->state), d->view.ring);
+	dlm_header_finish(&c);
+	for (uint32_t i = 0; i < d->part.n; i++) {
+		batch_flush(d, i);
+		dlm_send_raw(d, d->part.m[i].nodeid, buf, sizeof(buf));
+	}
+}
+
+/* ---- forgetting an unfinished recovery --------------------------------------------------------------------------------- */
+
+static void held_drop(struct cds_list_head *list)
+{
+	struct dlm_held *h, *tmp;
+
+	cds_list_for_each_entry_safe(h, tmp, list, node) {
+		cds_list_del(&h->node);
+		free(h);
+	}
+}
+
+static void orphan_free(struct dlm *d, struct dlm_orphan *o)
+{
+	dlm_lkbs_free(&o->reports);
+	HASH_DEL(d->orphans, o);
+	free(o);
+}
+
+void dlm_recover_drop(struct dlm *d)
+{
+	struct dlm_orphan *o, *otmp;
+	struct dlm_stray *s, *stmp;
+	struct dlm_res *r, *rtmp;
+
+	for (uint32_t i = 0; i < CLUSTER_NODES_MAX; i++) {
+		free(d->heard[i]);
+		d->heard[i] = NULL;
+	}
+	free(d->agreed);
+	d->agreed = NULL;
+	HASH_ITER(hh, d->orphans, o, otmp)
+		orphan_free(d, o);
+	cds_list_for_each_entry_safe(s, stmp, &d->strays, node) {
+		cds_list_del(&s->node);
+		free(s);
+	}
+	batches_drop(d);
+	HASH_ITER(hh, d->resources, r, rtmp) {
+		dlm_lkbs_free(&r->reports);
+		if (r->orphan)
+			dlm_res_free(d, r);
+	}
+}
+
+static void dir_to_old(struct dlm *d)
+{
+	struct dlm_rec *r, *tmp, *o;
+
+	HASH_ITER(hh, d->dir, r, tmp) {
+		for (o = dlm_rec_find(d->dir_old, &r->name); o && !node_eq(o->master, r->master); o = o->also)
+			;
+		if (!o)
+			dlm_rec_add(&d->dir_old, &r->name, r->master, 0);
+		dlm_rec_del(&d->dir, r);
+	}
+}
+
+void dlm_recover_suspend(struct dlm *d)
+{
+	if (d->state == DLM_S_DOWN || d->state == DLM_S_PURGED)
+		return;
+	if (d->state >= DLM_S_READY)
+		dir_to_old(d);
+	else
+		dlm_rec_clear(&d->dir);
+	if (d->state != DLM_S_RUN)
+		dlm_recover_drop(d);
+	held_drop(&d->held);
+	held_drop(&d->early);
+	d->state = DLM_S_DOWN;
+	d->recovered_due = false;
+	d->leave_acks = 0;
+	d->leave_sent = false;
+	dlm_client_suspend(d);
+}
+
+/* ---- round 1: agree ------------------------------------------------------------------------------------------------------ */
+
+/* Our next life: whatever was is the old one's, and the others keep it as phantoms until its proofs. */
+static void new_life(struct dlm *d)
+{
+	struct dlm_res *r, *rtmp;
+	struct dlm_client *c, *ctmp;
+	struct dlm_owed *o, *otmp;
+
+	HASH_ITER(hh, d->clients, c, ctmp) {
+		csv_assertf(c->l->granted == DLM_NL, "%s held through a new incarnation", dlm_mode_name(c->l->granted));
+		c->master = (struct cluster_node){ 0, 0 };
+	}
+	HASH_ITER(hh, d->resources, r, rtmp)
+		dlm_res_free(d, r);
+	cds_list_for_each_entry_safe(o, otmp, &d->owed, node) {
+		cds_list_del(&o->node);
+		free(o);
+	}
+	dlm_rec_clear(&d->dir);
+	dlm_rec_clear(&d->dir_old);
+	memset(&d->past, 0, sizeof(d->past));
+	d->purged_told = d->left = d->leaving = false;
+}
+
+static void send_state(struct dlm *d)
+{
+	uint8_t *buf = dlm_alloc(MESH_MSG_MAX);
+	struct csv_cursor c;
+
+	csv_cursor_init(&c, buf, MESH_MSG_MAX);
+	dlm_header_encode(&c, DLM_M_STATE, 0, d->view.ring);
+	dlm_past_encode(&c, &d->past);
+	dlm_header_finish(&c);
+	for (uint32_t i = 0; i < d->view.n; i++)
+		dlm_send_raw(d, d->view.m[i].nodeid, buf, csv_cur_used(&c));
+	free(buf);
+}
+
+void dlm_recover_view(struct dlm *d, const struct cluster_view *v)
+{
+	const struct cluster_node *me = cluster_view_find(v, d->self);
+
+	csv_assert(me);
+	if (d->me.incarnation && d->me.incarnation != me->incarnation)
+		new_life(d);
+	d->me = *me;
+	d->view = *v;
+	d->part.n = 0;
+	d->state = DLM_S_AGREE;
+	d->recovery_started_ns = dlm_now_ns(d);
+	send_state(d);
+}
+
+static void send_leaving(struct dlm *d)
+{
+	uint8_t buf[DLM_HEADER_BYTES];
+	struct csv_cursor c;
+
+	csv_cursor_init(&c, buf, sizeof(buf));
+	dlm_header_encode(&c, DLM_M_LEAVING, 0, d->view.ring);
+	dlm_header_finish(&c);
+	d->leave_sent = cluster_send(d->env->cluster, CHAN_DLM, buf, sizeof(buf)) == 0;
+}
+
+static void leave_finish(struct dlm *d)
+{
+	if (d->left)
+		return;
+	d->left = true;
+	d->leave_due = true;
+	sched_post(d->env->sched, &d->due_job);
+}
+
+static void leave_check(struct dlm *d)
+{
+	uint64_t all = d->part.n == 64 ? UINT64_MAX : (1ull << d->part.n) - 1;
+	int self = dlm_part_index(d, d->me);
+
+	if (d->leaving && dlm_running(d) && self >= 0 && (d->leave_acks | 1ull << self) == all)
+		leave_finish(d);
+}
+
+static void purged(struct dlm *d)
+{
+	dlm_recover_drop(d);
+	held_drop(&d->held);
+	d->state = DLM_S_PURGED;
+	if (d->leaving)
+		leave_finish(d);	/* that is how they say that they know */
+	dlm_client_purge(d);
+	if (d->purged_told || d->left)
+		return;
+	d->purged_told = d->purged_due = true;
+	sched_post(d->env->sched, &d->due_job);
+}
+
+/* ---- round 2: register and report ------------------------------------------------------------------------------------------- */
+
+static void stray_add(struct dlm *d, const struct dlm_msg *m, uint32_t who)
+{
+	struct dlm_stray *s = dlm_alloc(sizeof(*s));
+
+	s->m = *m;
+	s->m.type = DLM_M_STRAY;
+	s->m.node = who;
+	cds_list_add_tail(&s->node, &d->strays);
+}
+
+static void report_locks(struct dlm *d)
+{
+	struct dlm_client *c, *tmp;
+	struct dlm_owed *o, *otmp;
+
+	/* What we gave up without telling is in these reports, or in their absence. */
+	cds_list_for_each_entry_safe(o, otmp, &d->owed, node) {
+		cds_list_del(&o->node);
+		free(o);
+	}
+	HASH_ITER(hh, d->clients, c, tmp) {
+		struct dlm_msg m = { .type = DLM_M_REPORT, .name = c->name, .reqid = c->reqid, .mode = c->l->granted };
+
+		if (c->l->granted == DLM_NL)
+			continue;
+		if (c->lvb_valid && c->l->granted >= DLM_PR) {
+			m.flags = DLM_F_LVB;
+			m.lvb_seq = c->lvb_seq;
+			memcpy(m.lvb, c->lvb, DLM_LVB_LEN);
+		}
+		if (dlm_part_is(d, c->master))
+			batch_put(d, c->master.nodeid, &m);
+		else
+			stray_add(d, &m, d->self);
+	}
+}
+
+static void enter_rebuild(struct dlm *d)
+{
+	struct dlm_res *r, *rtmp;
+	struct dlm_rec *rec, *tmp;
+	uint32_t dir1, dir2;
+
+	d->state = DLM_S_REBUILD;
+	HASH_ITER(hh, d->resources, r, rtmp) {
+		struct dlm_msg m = { .type = DLM_M_REG, .name = r->name };
+
+		dlm_dirs(d, &r->name, &dir1, &dir2);
+		batch_put(d, dir1, &m);
+		batch_put(d, dir2, &m);
+	}
+	HASH_ITER(hh, d->dir_old, rec, tmp) {
+		struct dlm_msg m = { .type = DLM_M_LOSTREC, .name = rec->name };
+		const struct dlm_rec *o;
+
+		for (o = rec; o && dlm_part_is(d, o->master); o = o->also)
+			;
+		if (!o)
+			continue;
+		dlm_dirs(d, &rec->name, &dir1, &dir2);
+		batch_put(d, dir1, &m);
+	}
+	report_locks(d);
+	end_round(d);
+}
+
+static struct dlm_orphan *orphan_get(struct dlm *d, const struct dlm_name *name)
+{
+	struct dlm_orphan *o;
+
+	HASH_FIND(hh, d->orphans, name, sizeof(*name), o);
+	if (o)
+		return o;
+	o = dlm_alloc(sizeof(*o));
+	o->name = *name;
+	CDS_INIT_LIST_HEAD(&o->reports);
+	HASH_ADD(hh, d->orphans, name, sizeof(o->name), o);
+	return o;
+}
+
+static void report_add(struct dlm *d, struct cds_list_head *list, struct cluster_node from, struct cluster_node who,
+		       const struct dlm_msg *m)
+{
+	struct dlm_lkb *k;
+
+	cds_list_for_each_entry(k, list, node) {
+		if (node_eq(k->who, who)) {
+			dlm_bad_msg(d, from, "reports a lock twice", m->reqid);
+			return;
+		}
+		if (!dlm_compat(d, k->mode, m->mode)) {
+			dlm_bad_msg(d, from, "reports a lock that conflicts with another node's, mode", m->mode);
+			return;
+		}
+	}
+	k = dlm_lkb_new(who, m->reqid, m->mode, dlm_now_ns(d));
+	if (m->flags & DLM_F_LVB) {
+		k->lvb = dlm_alloc(DLM_LVB_LEN);
+		memcpy(k->lvb, m->lvb, DLM_LVB_LEN);
+		k->lvb_seq = m->lvb_seq;
+		k->lvb_valid = true;
+	}
+	cds_list_add_tail(&k->node, list);
+}
+
+static void on_reg(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	uint32_t dir1, dir2;
+
+	dlm_dirs(d, &m->name, &dir1, &dir2);
+	if (dir1 != d->self && dir2 != d->self)
+		dlm_bad_msg(d, from, "registers at a node that is no directory node of the name", dir1);
+	else if (dlm_rec_find(d->dir, &m->name))
+		dlm_bad_msg(d, from, "registers a name that another master has registered", m->name.len);
+	else
+		dlm_rec_add(&d->dir, &m->name, from, 0);
+}
+
+static void on_report(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	struct dlm_res *r = dlm_res_find(d, &m->name);
+
+	if (r)
+		report_add(d, &r->reports, from, from, m);
+	else
+		stray_add(d, m, from.nodeid);	/* it thinks we took it over in a recovery that we never finished */
+}
+
+/* ---- rounds 3 and 4: what has no master ---------------------------------------------------------------------------------------- */
+
+static void enter_stray(struct dlm *d)
+{
+	struct dlm_stray *s, *tmp;
+	uint32_t dir1, dir2;
+
+	d->state = DLM_S_STRAY;
+	cds_list_for_each_entry_safe(s, tmp, &d->strays, node) {
+		dlm_dirs(d, &s->m.name, &dir1, &dir2);
+		batch_put(d, dir1, &s->m);
+		cds_list_del(&s->node);
+		free(s);
+	}
+	end_round(d);
+}
+
+static bool anybody_unproven(const struct dlm_lost_list *l)
+{
+	for (uint32_t i = 0; i < l->n; i++)
+		if (l->e[i].proof != DLM_REPLAYED)
+			return true;
+	return false;
+}
+
+static void pass_on(struct dlm *d, struct dlm_orphan *o, uint32_t master)
+{
+	struct dlm_lkb *k;
+
+	cds_list_for_each_entry(k, &o->reports, node) {
+		struct dlm_msg m = { .type = DLM_M_FWD, .name = o->name, .reqid = k->reqid, .mode = k->mode,
+				     .node = k->who.nodeid };
+
+		if (k->lvb_valid) {
+			m.flags = DLM_F_LVB;
+			m.lvb_seq = k->lvb_seq;
+			memcpy(m.lvb, k->lvb, DLM_LVB_LEN);
+		}
+		batch_put(d, master, &m);
+	}
+}
+
+static void adopt(struct dlm *d, const struct dlm_name *name, struct cluster_node holder, uint64_t reqid)
+{
+	struct dlm_msg m = { .type = DLM_M_ADOPT, .name = *name, .reqid = reqid };
+
+	batch_put(d, holder.nodeid, &m);
+}
+
+static void take_over(struct dlm *d, struct dlm_orphan *o)
+{
+	struct dlm_res *r = dlm_res_new(d, &o->name);
+	struct dlm_msg m = { .type = DLM_M_NEWREC, .name = o->name };
+	uint32_t dir1, dir2;
+	struct dlm_lkb *k;
+
+	dlm_dirs(d, &o->name, &dir1, &dir2);
+	r->orphan = true;
+	cds_list_splice(&o->reports, &r->reports);
+	CDS_INIT_LIST_HEAD(&o->reports);
+	dlm_rec_add(&d->dir, &o->name, d->me, 0);
+	batch_put(d, dir2, &m);
+	cds_list_for_each_entry(k, &r->reports, node)
+		adopt(d, &r->name, k->who, k->reqid);
+}
+
+static void enter_resolve(struct dlm *d)
+{
+	bool unproven = anybody_unproven(&d->agreed->lost);
+	struct dlm_orphan *o, *tmp;
+
+	d->state = DLM_S_RESOLVE;
+	HASH_ITER(hh, d->orphans, o, tmp) {
+		struct dlm_rec *rec = dlm_rec_find(d->dir, &o->name);
+
+		if (rec)
+			pass_on(d, o, rec->master.nodeid);
+		else if (unproven || !cds_list_empty(&o->reports))
+			take_over(d, o);
+		orphan_free(d, o);
+	}
+	end_round(d);
+}
+
+static void on_fwd(struct dlm *d, struct cluster_node from, struct cluster_node who, const struct dlm_msg *m)
+{
+	struct dlm_res *r = dlm_res_find(d, &m->name);
+
+	if (!r || r->orphan) {
+		dlm_bad_msg(d, from, "passes on a lock of a resource that is not ours", m->node);
+		return;
+	}
+	report_add(d, &r->reports, from, who, m);
+	adopt(d, &r->name, who, m->reqid);
+	batch_flush(d, dlm_part_index(d, who));		/* before our next mark, and that may be sent already */
+}
+
+/* ---- round 5 and the end --------------------------------------------------------------------------------------------------------- */
+
+static void commit_lost(struct dlm *d)
+{
+	struct dlm_lost_list *next = &d->agreed->lost;
+
+	for (uint32_t i = 0; i < next->n; i++) {
+		struct dlm_lost *e = dlm_lost_find(&d->past.lost, next->e[i].who);
+
+		next->e[i].told = e && e->told;
+		if (e && e->proof > next->e[i].proof)
+			next->e[i].proof = e->proof;
+	}
+	d->past.lost = *next;
+	memcpy(d->past.amnesia, d->agreed->amnesia, sizeof(d->past.amnesia));
+	d->past.n_amnesia = d->agreed->n_amnesia;
+	dlm_past_prune(&d->past);
+	free(d->agreed);
+	d->agreed = NULL;
+}
+
+static void enter_ready(struct dlm *d)
+{
+	struct dlm_res *r, *tmp;
+
+	d->state = DLM_S_READY;
+	commit_lost(d);
+	dlm_past_add_cand(&d->past, &d->part);
+	HASH_ITER(hh, d->resources, r, tmp)
+		dlm_res_finish(d, r);
+	end_round(d);
+}
+
+static void enter_run(struct dlm *d)
+{
+	struct dlm_res *r, *tmp;
+
+	d->state = DLM_S_RUN;
+	d->past.n_cand = 0;
+	dlm_past_add_cand(&d->past, &d->part);
+	dlm_rec_clear(&d->dir_old);
+	dlm_recover_drop(d);
+	d->st.recoveries++;
+	d->st.recovery_ns_last = dlm_now_ns(d) - d->recovery_started_ns;
+	HASH_ITER(hh, d->resources, r, tmp)
+		dlm_res_settle(d, r);
+	dlm_client_resume(d);
+	for (uint32_t i = 0; i < d->past.lost.n; i++)
+		d->lost_due |= !d->past.lost.e[i].told;
+	d->recovered_due = true;
+	d->recovered_view = d->view;
+	sched_post(d->env->sched, &d->due_job);
+	if (d->leaving && !d->left)
+		send_leaving(d);
+	leave_check(d);
+}
+
+static void next_state(struct dlm *d)
+{
+	d->ended = 0;
+	switch (d->state) {
+	case DLM_S_REBUILD:
+		enter_stray(d);
+		break;
+	case DLM_S_STRAY:
+		enter_resolve(d);
+		break;
+	case DLM_S_RESOLVE:
+		enter_ready(d);
+		break;
+	case DLM_S_READY:
+		enter_run(d);
+		break;
+	default:
+		csv_panic("lock manager: round ended in state %d", d->state);
+	}
+}
+
+static void agree(struct dlm *d)
+{
+	for (uint32_t i = 0; i < d->view.n; i++)
+		if (!d->heard[i])
+			return;
+	d->agreed = dlm_alloc(sizeof(*d->agreed));
+	dlm_agree(&d->view, d->heard, d->agreed);
+	d->part = d->agreed->part;
+	memset(d->peer, 0, sizeof(d->peer));
+	for (uint32_t i = 0; i < d->part.n; i++)
+		d->peer[i].who = d->part.m[i];
+	d->ended = 0;
+	d->next_gen = 0;
+	if (dlm_part_is(d, d->me))
+		enter_rebuild(d);
+	else
+		purged(d);
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------------------------ */
+
+static void on_state(struct dlm *d, struct cluster_node from, struct csv_cursor *c)
+{
+	const struct cluster_node *m = cluster_view_find(&d->view, from.nodeid);
+	struct dlm_past *p;
+	const char *wrong;
+
+	if (!m || m->incarnation != from.incarnation || d->heard[m - d->view.m]) {
+		dlm_bad_msg(d, from, "tells its past twice, or is no member", from.incarnation);
+		return;
+	}
+	p = dlm_alloc(sizeof(*p));
+	wrong = dlm_past_decode(c, p);
+	if (wrong) {
+		dlm_bad_msg(d, from, wrong, 0);
+		free(p);
+		return;
+	}
+	d->heard[m - d->view.m] = p;
+	agree(d);
+}
+
+static void on_end(struct dlm *d, struct cluster_node from)
+{
+	int i = dlm_part_index(d, from);
+	uint64_t all = d->part.n == 64 ? UINT64_MAX : (1ull << d->part.n) - 1;
+
+	if (d->ended & 1ull << i) {
+		dlm_bad_msg(d, from, "ends a round twice, state", d->state);
+		return;
+	}
+	d->ended |= 1ull << i;
+	if (d->ended == all)
+		next_state(d);
+}
+
+static void on_list_entry(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	const struct cluster_node *who = cluster_view_find(&d->part, m->node);
+	uint32_t dir1, dir2;
+
+	dlm_dirs(d, &m->name, &dir1, &dir2);
+	switch (m->type) {
+	case DLM_M_REG:
+		on_reg(d, from, m);
+		return;
+	case DLM_M_REPORT:
+		on_report(d, from, m);
+		return;
+	case DLM_M_ADOPT:
+		dlm_client_adopt(d, from, m);
+		return;
+	case DLM_M_LOSTREC:
+		if (dir1 == d->self) {
+			orphan_get(d, &m->name);
+			return;
+		}
+		break;
+	case DLM_M_STRAY:
+		if (dir1 == d->self && who) {
+			report_add(d, &orphan_get(d, &m->name)->reports, from, *who, m);
+			return;
+		}
+		break;
+	case DLM_M_FWD:
+		if (dir1 == from.nodeid && who) {
+			on_fwd(d, from, *who, m);
+			return;
+		}
+		break;
+	case DLM_M_NEWREC:
+		if (dir1 == from.nodeid && dir2 == d->self && !dlm_rec_find(d->dir, &m->name)) {
+			dlm_rec_add(&d->dir, &m->name, from, 0);
+			return;
+		}
+		break;
+	}
+	dlm_bad_msg(d, from, "recovery message to or from the wrong node, type", m->type);
+}
+
+static void on_list(struct dlm *d, struct cluster_node from, uint8_t type, struct csv_cursor *c)
+{
+	if (!csv_cur_left(c))
+		dlm_bad_msg(d, from, "empty list", type);
+	while (csv_cur_left(c)) {
+		struct dlm_msg m;
+		const char *wrong = dlm_body_decode(c, type, &m);
+
+		if (wrong) {
+			dlm_bad_msg(d, from, wrong, type);
+			return;
+		}
+		on_list_entry(d, from, &m);
+	}
+}
+
+static void on_leave_ack(struct dlm *d, struct cluster_node from)
+{
+	int i = dlm_part_index(d, from);
+
+	if (!d->leaving || i < 0) {
+		d->st.stale_messages++;
+		return;
+	}
+	d->leave_acks |= 1ull << i;
+	leave_check(d);
+}
+
+/* Of the right state.  Returns with d->state perhaps advanced. */
+static void dispatch(struct dlm *d, struct cluster_node from, const struct dlm_header *h, struct csv_cursor *c)
+{
+	if (h->type == DLM_M_STATE) {
+		on_state(d, from, c);
+	} else if (h->type < DLM_M_SERVICE_END) {
+		struct dlm_msg m;
+		const char *wrong = dlm_body_decode(c, h->type, &m);
+
+		if (!wrong && csv_cur_left(c))
+			wrong = "longer than its content";
+		if (wrong)
+			dlm_bad_msg(d, from, wrong, h->type);
+		else
+			dlm_service(d, from, &m);
+	} else if (h->type == DLM_M_END) {
+		if (csv_cur_left(c))
+			dlm_bad_msg(d, from, "longer than its content", h->type);
+		else
+			on_end(d, from);
+	} else {
+		on_list(d, from, h->type, c);
+	}
+}
+
+static void drain_held(struct dlm *d)
+{
+	struct dlm_held *h, *tmp;
+	enum dlm_state before;
+
+	if (d->draining)
+		return;
+	d->draining = true;
+again:
+	before = d->state;
+	cds_list_for_each_entry_safe(h, tmp, &d->held, node) {
+		struct dlm_header hd;
+		struct csv_cursor c;
+
+		if (dlm_header_decode(h->buf, h->len, &c, &hd) || dlm_type_state(hd.type, hd.round) > d->state)
+			continue;
+		cds_list_del(&h->node);
+		if (dlm_part_is(d, h->from))
+			dispatch(d, h->from, &hd, &c);
+		free(h);
+		if (d->state != before)
+			goto again;
+	}
+	d->draining = false;
+}
+
+void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_header *h, struct csv_cursor *c, const void *buf,
+		     size_t len)
+{
+	enum dlm_state needs = dlm_type_state(h->type, h->round), before = d->state;
+
+	if (!ring_eq(h->ring, d->view.ring) || d->state == DLM_S_DOWN || d->state == DLM_S_PURGED) {
+		d->st.stale_messages++;
+		return;
+	}
+	if (h->type == DLM_M_LEAVING || needs == DLM_S_MAX) {
+		dlm_bad_msg(d, from, "type or round that does not come this way", h->type);
+		return;
+	}
+	if (h->type == DLM_M_LEAVE_ACK) {
+		on_leave_ack(d, from);
+		return;
+	}
+	if (needs > d->state) {
+		dlm_hold(&d->held, from, buf, len);
+		return;
+	}
+	if (needs < d->state && !(h->type == DLM_M_ADOPT && d->state == DLM_S_READY)) {
+		dlm_bad_msg(d, from, "recovery message after its round, type", h->type);
+		return;
+	}
+	if (d->state != DLM_S_AGREE && !dlm_part_is(d, from)) {
+		d->st.stale_messages++;		/* purged: it will hear of it */
+		return;
+	}
+	dispatch(d, from, h, c);
+	if (d->state != before)
+		drain_held(d);
+}
+
+/* ---- proofs, leaving -------------------------------------------------------------------------------------------------------------------- */
+
+void dlm_recover_proof(struct dlm *d, struct cluster_node who, enum dlm_proof proof)
+{
+	dlm_lost_set(&d->past.lost, who, proof);
+	if (d->agreed && dlm_lost_find(&d->agreed->lost, who))
+		dlm_lost_set(&d->agreed->lost, who, proof);
+	dlm_past_prune(&d->past);
+	dlm_res_proof(d, who, proof);
+}
+
+void dlm_recover_ordered(struct dlm *d, struct cluster_node from, const void *buf, size_t len)
+{
+	struct dlm_header h;
+	struct csv_cursor c;
+	const char *wrong = dlm_header_decode(buf, len, &c, &h);
+	uint8_t ack[DLM_HEADER_BYTES];
+
+	if (wrong || h.type != DLM_M_LEAVING || csv_cur_left(&c)) {
+		dlm_bad_msg(d, from, wrong ? wrong : "ordered message of a type that is not", wrong ? len : h.type);
+		return;
+	}
+	if (from.nodeid == d->self)
+		return;				/* proves nothing: it may have reached us alone */
+	dlm_recover_proof(d, from, DLM_REPLAYED);
+	csv_cursor_init(&c, ack, sizeof(ack));
+	dlm_header_encode(&c, DLM_M_LEAVE_ACK, 0, d->view.ring);
+	dlm_header_finish(&c);
+	dlm_send_raw(d, from.nodeid, ack, sizeof(ack));
+}
+
+void dlm_recover_leave(struct dlm *d)
+{
+	if (d->state == DLM_S_PURGED) {
+		leave_finish(d);
+		return;
+	}
+	if (dlm_running(d))
+		send_leaving(d);
+	leave_check(d);
+}
