@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Recovery of lost nodes: which proofs count, that replay follows the proof, who does it, what people are told.
+ */
+#include "tests/unit/core_world.h"
+
+static uint32_t arg_value, got_value;
+
+static void set_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	n->ret = cw_group_set(n->fs, arg_value, true);
+	n->done = true;
+}
+
+static void get_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	n->ret = cw_group_get(n->fs, &got_value);
+	n->done = true;
+}
+
+static void set(unsigned id, uint32_t value)
+{
+	arg_value = value;
+	cw_do(id, set_coro);
+	ck_assert_int_eq(cw_n(id)->ret, 0);
+}
+
+static uint32_t get(unsigned id)
+{
+	got_value = UINT32_MAX;
+	cw_do(id, get_coro);
+	ck_assert_msg(cw_n(id)->ret == 0, "node %u: %d\n%s", id, cw_n(id)->ret, cw.all_log);
+	return got_value;
+}
+
+static struct csv_slot_info slot_on_disk(const struct csv_geom *g, uint32_t slot)
+{
+	struct csv_slot_info s;
+	struct csv_err err = CSV_ERR_INIT;
+
+	ck_assert_msg(csv_slot_decode(g, slot, cw.disk + (csv_slot_blk(g, slot) << CSV_BLOCK_SHIFT), &s, &err) == 0, "%s", err.text);
+	return s;
+}
+
+static bool first_info(void *arg, const struct csvfs_recovery_info *i)
+{
+	*(struct csvfs_recovery_info *)arg = *i;
+	return false;
+}
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+static void settle(uint64_t ms)
+{
+	cw_run(ms, never, NULL);
+}
+
+START_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay)
+{
+	struct csvfs_recovery_info info = { 0 };
+	struct csv_slot_info s;
+	uint64_t life, t0;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 77);
+	ck_assert_uint_ne(cw_group_on_disk(&cw_n(1)->fs->geo), 77);	/* committed, not home */
+	life = cw_n(1)->incarnation;
+	cw_power_cut(1);
+	t0 = cw.clk.now_ns;
+	ck_assert_uint_eq(get(2), 77);
+	ck_assert_uint_eq(cw.fence_calls, 1);
+	ck_assert_uint_ge(cw.clk.now_ns - t0, cw.fence_ns);
+	s = slot_on_disk(&cw_n(2)->fs->geo, 0);
+	ck_assert_int_eq(s.state, CSV_SLOT_FREE);
+	ck_assert_uint_eq(s.proof_kind, CSV_PROOF_AGENT);
+	ck_assert_uint_eq(s.proof_nodeid, 1);
+	ck_assert_uint_eq(s.proof_incarnation, life);
+	csvfs_recovery_walk(cw_n(2)->fs, first_info, &info);
+	ck_assert_uint_eq(info.who.nodeid, 1);
+	ck_assert(info.fenced && info.replayed && info.slot == 0 && info.stats.records > 0);
+	ck_assert(info.lost_ns <= info.fenced_ns && info.fenced_ns <= info.replay_start_ns && info.replay_start_ns <= info.replayed_ns);
+	printf("fence %" PRIu64 " ms, replay to REPLAYED %" PRIu64 " us of world time, %u records\n",
+	       (uint64_t)((info.fenced_ns - info.lost_ns) / NS_PER_MS), (uint64_t)((info.replayed_ns - info.replay_start_ns) / 1000),
+	       info.stats.records);
+	cw_umount(2);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(failed_fencing_is_told_and_tried_again_until_it_succeeds)
+{
+	uint64_t t0;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 5);
+	cw.fence_fail = 3;
+	cw_power_cut(1);
+	t0 = cw.clk.now_ns;
+	ck_assert_uint_eq(get(2), 5);
+	ck_assert_uint_eq(cw.fence_calls, 4);
+	ck_assert_uint_ge(cw.clk.now_ns - t0, 7 * NS_PER_SEC);	/* 1 + 2 + 4 s of back-off */
+	ck_assert(cw_logged("node 1 could not be fenced: fence_test n1: no answer from the power switch"));
+	ck_assert(cw_logged("csvctl node confirm-fenced 1"));
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_dead_process_on_a_living_node_needs_no_fence)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 6);
+	cw_process_dies(1);
+	ck_assert_uint_eq(get(2), 6);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).proof_kind, CSV_PROOF_PROCESS);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_new_life_of_the_same_node_proves_the_old_one_gone)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 8);
+	cw.fence_ns = 3600 * NS_PER_SEC;	/* an agent that would take an hour */
+	cw_power_cut(1);
+	settle(50);
+	cw_mount(1);
+	ck_assert_uint_eq(get(1), 8);
+	ck_assert_uint_eq(get(2), 8);
+	ck_assert(cw_logged("came back with a new life"));
+	ck_assert_uint_eq(csvfs_slot(cw_n(1)->fs), 0);	/* its old slot again */
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_clean_unmount_needs_neither_fence_nor_replay)
+{
+	struct csv_slot_info s;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 9);
+	cw_umount(1);
+	ck_assert_uint_eq(get(2), 9);
+	set(2, 10);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	s = slot_on_disk(&cw_n(2)->fs->geo, 0);
+	ck_assert_int_eq(s.state, CSV_SLOT_FREE);
+	ck_assert_uint_eq(s.proof_kind, CSV_PROOF_RELEASE);
+	cw_umount(2);
+	cw_teardown();
+}
+END_TEST
+
+static uint32_t geom_slot_state(uint32_t slot)
+{
+	struct csv_geom g;
+
+	ck_assert_int_eq(csv_super_decode(cw.disk + CSV_SB_BLOCK * CSV_BLOCK_SIZE, CSV_SB_BLOCK, 0, 0, &g, NULL), 0);
+	return slot_on_disk(&g, slot).state;
+}
+
+START_TEST(after_the_last_unmount_everything_is_home_and_all_slots_are_free)
+{
+	struct csv_geom g;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 21);
+	set(2, 22);
+	cw_umount(1);
+	cw_umount(2);
+	ck_assert_int_eq(csv_super_decode(cw.disk + CSV_SB_BLOCK * CSV_BLOCK_SIZE, CSV_SB_BLOCK, 0, 0, &g, NULL), 0);
+	ck_assert_uint_eq(cw_group_on_disk(&g), 22);
+	for (uint32_t i = 0; i < CW_SLOTS; i++)
+		ck_assert_uint_eq(geom_slot_state(i), CSV_SLOT_FREE);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(the_first_mounter_waits_for_owners_then_fences_and_replays)
+{
+	uint64_t t0;
+
+	cw_setup();
+	cw_mount(1);
+	set(1, 30);
+	cw_power_cut(1);
+	t0 = cw.clk.now_ns;
+	cw_mount(2);
+	ck_assert_uint_ge(cw.clk.now_ns - t0, 10 * NS_PER_SEC);
+	ck_assert_uint_lt(cw.clk.now_ns - t0, 15 * NS_PER_SEC);
+	ck_assert_uint_eq(cw.fence_calls, 1);
+	ck_assert_uint_eq(get(2), 30);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_node_mounting_again_alone_replays_its_own_old_slot_at_once)
+{
+	uint64_t t0;
+
+	cw_setup();
+	cw_mount(1);
+	set(1, 31);
+	cw_power_cut(1);
+	t0 = cw.clk.now_ns;
+	cw_mount(1);
+	ck_assert_uint_lt(cw.clk.now_ns - t0, 2 * NS_PER_SEC);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	ck_assert_uint_eq(get(1), 31);
+	cw_teardown();
+}
+END_TEST
+
+static bool replay_has_begun(void *arg)
+{
+	struct cw_node *n = arg;
+
+	return !cds_list_empty(&n->late);
+}
+
+START_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	set(1, 40);
+	cw_n(2)->hold_writes = true;		/* its replay gets stuck half way; the heartbeat as well */
+	cw_power_cut(1);
+	settle(400);
+	ck_assert(replay_has_begun(cw_n(2)));
+	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_ACTIVE);
+	cw_power_cut(2);
+	ck_assert_uint_eq(get(3), 40);
+	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
+	settle(2000);
+	ck_assert_uint_eq(geom_slot_state(1), CSV_SLOT_FREE);
+	ck_assert_uint_eq(cw.fence_calls, 2);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 50);
+	csvfs_withdraw(cw_n(1)->fs, "test");
+	arg_value = 51;
+	cw_do(1, set_coro);
+	ck_assert_int_eq(cw_n(1)->ret, -CSV_E_WITHDRAWN);
+	ck_assert_uint_eq(get(2), 50);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	ck_assert(cw_n(1)->fs->left);
+	cw_do(1, cw_umount_coro);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 60);
+	cw_n(1)->hold_writes = true;
+	arg_value = 61;
+	cw_start(1, set_coro);
+	settle(20);
+	ck_assert(replay_has_begun(cw_n(1)));	/* something is in flight */
+	csvfs_withdraw(cw_n(1)->fs, "test");
+	cw.fence_fail = 1000;
+	settle(5000);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	settle(8000);
+	ck_assert(cw_n(1)->fs->left);
+	ck_assert_uint_ge(cw.fence_calls, 1);
+	cw_start(2, get_coro);
+	settle(60000);
+	ck_assert(!cw_n(2)->done);		/* no proof: what it held stays locked */
+	cw_off(1, false);
+	cw.fence_fail = 0;
+	ck_assert(cw_run(60000, cw_is_done, cw_n(2)));
+	ck_assert_uint_eq(got_value, 60);
+	cw_teardown();
+}
+END_TEST
+
+/*
+ * Node 1 dies with a home write on its way.  Node 2 recovers it, changes the same block and writes it home.  Then the late write
+ * lands, unless the fence came first.  Returns what is on the disk.
+ */
+static uint32_t late_write_scenario(uint32_t mutate)
+{
+	struct csv_geom g;
+	uint32_t ret;
+
+	cw_setup();
+	cw_mount(1);
+	cw_boot(2);
+	cw_n(2)->opt.mutate = mutate;
+	cw_do(2, cw_mount_coro);
+	ck_assert_int_eq(cw_n(2)->ret, 0);
+	set(1, 70);
+	g = cw_n(1)->fs->geo;
+	cw_n(1)->hold_writes = true;
+	cw_start(2, get_coro);		/* node 1 must give the lock up: home write */
+	settle(20);
+	ck_assert(replay_has_begun(cw_n(1)));
+	cw_power_cut(1);
+	ck_assert(cw_run(60000, cw_is_done, cw_n(2)));
+	ck_assert_uint_eq(got_value, 70);
+	set(2, 71);
+	cw_umount(2);
+	cw_land(cw_n(1));
+	ret = cw_group_on_disk(&g);
+	cw_teardown();
+	return ret;
+}
+
+START_TEST(no_write_of_a_dead_node_lands_after_its_replay)
+{
+	ck_assert_uint_eq(late_write_scenario(0), 71);
+}
+END_TEST
+
+START_TEST(replay_before_fence_would_lose_a_change)
+{
+	/* Negative control: the same scenario without the guard must end wrong. */
+	ck_assert_uint_ne(late_write_scenario(CSV_MUT_REPLAY_BEFORE_FENCE), 71);
+}
+END_TEST
+
+START_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence)
+{
+	struct cw_node *n;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	n = cw_n(2);
+	set(2, 80);			/* cached EX here */
+	cw.fence_ns = 3600 * NS_PER_SEC;
+	cw_power_cut(1);
+	settle(100);
+	ck_assert_uint_eq(get(2), 80);
+	ck_assert_int_eq(csvfs_state(n->fs, NULL), CSVFS_ACTIVE);
+	cw_teardown();
+}
+END_TEST
+
+UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay),
+	  UNIT_TEST(failed_fencing_is_told_and_tried_again_until_it_succeeds),
+	  UNIT_TEST(a_dead_process_on_a_living_node_needs_no_fence),
+	  UNIT_TEST(a_new_life_of_the_same_node_proves_the_old_one_gone),
+	  UNIT_TEST(a_clean_unmount_needs_neither_fence_nor_replay),
+	  UNIT_TEST(after_the_last_unmount_everything_is_home_and_all_slots_are_free),
+	  UNIT_TEST(the_first_mounter_waits_for_owners_then_fences_and_replays),
+	  UNIT_TEST(a_node_mounting_again_alone_replays_its_own_old_slot_at_once),
+	  UNIT_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes),
+	  UNIT_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence),
+	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
+	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
+	  UNIT_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence))
