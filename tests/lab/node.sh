@@ -89,9 +89,14 @@ node_build()
 # The files that survive the node's death: its "disk"
 node_files()
 {
-	local node=$1 dir
+	local node=$1 dir p
 	dir=$(node_dir "$node")
-	mkdir -p "$dir"/{mnt,log,fs/etc/corosync/uidgid.d,fs/etc/csvfs,fs/var/lib/corosync}
+	mkdir -p "$dir"/{mnt,log,fs/etc/corosync/uidgid.d,fs/etc/csvfs,fs/var/lib/corosync,fs/sbin}
+	for p in mount.csvfs umount.csvfs fsck.csvfs mkfs.csvfs; do
+		ln -sf "$CSV_BUILD/$p" "$dir/fs/sbin/$p"
+	done
+	# the kernel's name of the type is fuse.csvfs
+	ln -sf "$CSV_BUILD/umount.csvfs" "$dir/fs/sbin/umount.fuse.csvfs"
 	install -m 0400 "$LAB_STATE/authkey" "$dir/fs/etc/corosync/authkey"
 	corosync_conf "$node" >"$dir/fs/etc/corosync/corosync.conf"
 	fence_conf >"$dir/fs/etc/csvfs/fence.conf"
