@@ -317,6 +317,7 @@ static void command(struct recv *r, char *text)
 	} else if (!strcmp(verb, "gap")) {
 		gap_print(r, a, b);
 	} else if (!strcmp(verb, "report")) {
+		fflush(r->log); /* who asks will read it */
 		report_print(r);
 	} else if ((!strcmp(verb, "ticks") || !strcmp(verb, "record") || !strcmp(verb, "line")) &&
 		   b[0]) {
