@@ -29,6 +29,7 @@ struct loop {
 	struct sched *sched;
 	struct qb_loop *qb;
 	int event_fd, timer_fd;
+	bool stopped;
 	uint64_t armed_ns;		/* deadline in the timerfd; UINT64_MAX: none */
 	struct cds_list_head hooks, fds;
 	struct cds_wfcq_head head;	/* posted messages */
@@ -157,6 +158,16 @@ int loop_add_fd(struct loop *l, int fd, int events, int (*fn)(void *arg, int fd,
 	return 0;
 }
 
+int loop_mod_fd(struct loop *l, int fd, int events)
+{
+	struct loop_fd *f;
+
+	cds_list_for_each_entry(f, &l->fds, node)
+		if (f->fd == fd)
+			return qb_loop_poll_mod(l->qb, QB_LOOP_MED, fd, events, f, on_fd);
+	return -ENOENT;
+}
+
 void loop_del_fd(struct loop *l, int fd)
 {
 	struct loop_fd *f;
@@ -268,11 +279,14 @@ struct qb_loop *loop_qb(struct loop *l)
 
 void loop_run(struct loop *l)
 {
+	l->stopped = false;
 	loop_turn(l);
-	qb_loop_run(l->qb);
+	if (!l->stopped)	/* libqb forgets a stop that comes before its run */
+		qb_loop_run(l->qb);
 }
 
 void loop_stop(struct loop *l)
 {
+	l->stopped = true;
 	qb_loop_stop(l->qb);
 }

@@ -31,6 +31,7 @@ void loop_turn(struct loop *l);
 
 /* fn gets poll(2) events.  A negative return removes the descriptor.  Borrowed: fd, arg. */
 int loop_add_fd(struct loop *l, int fd, int events, int (*fn)(void *arg, int fd, int revents), void *arg);
+int loop_mod_fd(struct loop *l, int fd, int events);
 void loop_del_fd(struct loop *l, int fd);
 
 /* Called once a turn after the run queue is empty. Embedded, not owned. */

@@ -45,9 +45,22 @@ void real_cluster_free(struct cluster_port *p);
 
 /* ---- TCP between members (real_link.c) --------------------------------------------------------------------------------- */
 
-/* Listens on every own ring address; peers are found by the node list of corosync; authenticated by corosync's authkey. */
+/*
+ * Listens on every own ring address, on the first free of four ports (from 7400 to 8423) derived from the lockspace; peers are
+ * found by the node list of corosync, all their ring addresses are tried; the lower node id connects.  Both sides prove that they
+ * have corosync's authkey (real_link_auth.h); who has not is refused, counted, and logged at most once a minute.  Frames are not
+ * encrypted yet: until TLS is there, the ring addresses belong on the cluster's own network.
+ */
 int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, struct link_port **ret, struct csv_err *err);
 void real_link_free(struct link_port *p);
+struct real_link_stats {
+	uint64_t connected, accepted;		/* authenticated links */
+	uint64_t refused;			/* without the key, another volume, not a member, nonsense instead of a hello */
+	uint64_t bad_frames;			/* links broken for one */
+	uint64_t bytes_sent, bytes_received;	/* payload of TCP */
+	uint64_t writes;			/* system calls that sent */
+};
+const struct real_link_stats *real_link_stats(const struct link_port *p);
 
 /* ---- fencing (real_fence.c) ---------------------------------------------------------------------------------------------- */
 
