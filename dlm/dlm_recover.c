@@ -558,10 +558,37 @@ static void enter_ready(struct dlm *d)
 	end_round(d);
 }
 
+/* What the rebuilt tables hold of each peer: later drops count down from it. */
+static void count_again(struct dlm *d)
+{
+	struct dlm_res *r, *tmp;
+	struct dlm_rec *rec, *rtmp;
+	struct dlm_lkb *k;
+	uint32_t dir1, dir2;
+	int i;
+
+	for (uint32_t p = 0; p < d->part.n; p++)
+		d->peer[p].locks = d->peer[p].records = 0;
+	HASH_ITER(hh, d->resources, r, tmp) {
+		cds_list_for_each_entry(k, &r->granted, node)
+			if (!k->phantom && (i = dlm_part_index(d, k->who)) >= 0)
+				d->peer[i].locks++;
+		cds_list_for_each_entry(k, &r->waiting, node)
+			if ((i = dlm_part_index(d, k->who)) >= 0)
+				d->peer[i].locks++;
+	}
+	HASH_ITER(hh, d->dir, rec, rtmp) {
+		dlm_dirs(d, &rec->name, &dir1, &dir2);
+		if (dir1 == d->self && (i = dlm_part_index(d, rec->master)) >= 0)
+			d->peer[i].records++;
+	}
+}
+
 static void enter_run(struct dlm *d)
 {
 	struct dlm_res *r, *tmp;
 
+	count_again(d);
 	d->state = DLM_S_RUN;
 	d->past.n_cand = 0;
 	dlm_past_add_cand(&d->past, &d->part);
