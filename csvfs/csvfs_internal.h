@@ -90,7 +90,6 @@ static inline struct csv_owner csv_owner_make(uint32_t type, uint64_t id) { retu
 #define OWN_OPEN(ino) csv_owner_make(CSV_OWN_OPEN, (ino))
 #define OWN_ORPHAN(slot) csv_owner_make(CSV_OWN_ORPHAN, (slot))
 #define OWN_SLOT(slot) csv_owner_make(CSV_OWN_SLOT, (slot))
-#define OWN_REPLAY(slot) csv_owner_make(CSV_OWN_REPLAY, (slot))
 #define OWN_MOUNT csv_owner_make(CSV_OWN_MOUNT, 0)
 #define OWN_RENAME csv_owner_make(CSV_OWN_RENAME, 0)
 
@@ -176,7 +175,7 @@ const char *slot_proof_name(enum csv_proof p);
 int slot_ctl_init(struct csvfs *fs);
 void slot_ctl_free(struct csvfs *fs);
 int slot_read(struct csvfs *fs, uint32_t slot, struct csv_slot_info *ret, struct csv_err *err);	/* awaits; unreadable is never FREE */
-/* Durable (FLUSH) on return; raises s->seq.  Under slot EX, or slot's phantom with its REPLAY lock. */
+/* Durable (FLUSH) on return; raises s->seq.  Under slot EX, or by the replayer of its lost owner. */
 int slot_write(struct csvfs *fs, uint32_t slot, struct csv_slot_info *s);
 /*
  * Takes a free slot, formats and opens its journal (fs->slot, fs->jnl).  -EAGAIN: the free ones are being taken right now;

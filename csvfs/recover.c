@@ -14,14 +14,17 @@
  *	  (unknown) -> LOST ----------------------> FENCED ---------> REPLAYED      who does it: the lowest node id of the view
  *
  * What a membership change does: the facts stay; a worker that is no longer the coordinator's ends and the new coordinator starts its
- * own; `replay s` EX keeps two from replaying one log at the same time, also when the first died in the middle (its phantom stands until
- * it is fenced and replayed itself).
+ * own as RC4 allows.
  *
  * Invariants
  *  RC1 FENCED is set only with one of: the life's own word after its last write (message, or its slot-state block), an agent's
  *      confirmation, its process gone from a living node (R15), another life of the same node in the present quorate view (csvfsd holds
  *      a lock of its node while it lives).
  *  RC2 REPLAYED only after FENCED and: no slot is ACTIVE for that life, or its log was replayed, flushed, and the slot set FREE durably.
+ *  RC4 Nobody writes the homes of a log that another may still be replaying.  A member announces what it is replaying in every view, and
+ *      the coordinator starts only after every member has announced in the present one and none claims that log.  A replayer that
+ *      is no member any more was lost in the same view as its log's owner or later: all such lives must be FENCED first.  (A lock would
+ *      not do: after two losses the lock manager must assume that the owner of the log holds it.)
  *  RC3 A life that is a member of the present view is never declared to the dlm; its facts wait until it is not.
  */
 #include "csvfs/recover_internal.h"
@@ -35,9 +38,11 @@
 #define MSG_MAGIC 0x46535643u		/* "CVSF" */
 #define MSG_VERSION 1u
 #define MSG_HEAD_BYTES 8u
-#define FACT_BYTES 24u
+#define FACT_BYTES 40u
 #define FACTS_MAX 256u
-enum { FACT_LOST = 1, FACT_FENCED = 2, FACT_REPLAYED = 4, FACT_KNOWN = 7 };
+enum { FACT_LOST = 1, FACT_FENCED = 2, FACT_REPLAYED = 4, FACT_REPLAYING = 8, FACT_KNOWN = 15 };
+
+struct fact { struct cluster_node who; uint32_t slot; uint8_t flags, kind; uint64_t lost_first, lost_last; };
 
 bool rcv_is_member(const struct recover *r, struct cluster_node who)
 {
@@ -112,12 +117,19 @@ struct rcv_node *rcv_get(struct recover *r, struct cluster_node who)
 	return n;
 }
 
+static void set_lost(struct rcv_node *n, uint64_t first, uint64_t last)
+{
+	if (!n->lost)
+		n->info.lost_ns = fs_now_ns(n->rcv->fs);
+	n->lost_first = n->lost ? csv_min(n->lost_first, first) : first;
+	n->lost_last = n->lost ? csv_max(n->lost_last, last) : last;
+	n->lost = true;
+}
+
 void rcv_set_lost(struct rcv_node *n)
 {
-	if (n->lost)
-		return;
-	n->lost = true;
-	n->info.lost_ns = fs_now_ns(n->rcv->fs);
+	if (!n->lost)
+		set_lost(n, n->rcv->view_seq, n->rcv->view_seq);
 }
 
 void rcv_set_fenced(struct rcv_node *n, enum csv_proof kind)
@@ -138,6 +150,27 @@ void rcv_set_replayed(struct rcv_node *n, uint32_t slot)
 	n->slot = n->info.slot = slot;
 	n->info.replayed_ns = fs_now_ns(n->rcv->fs);
 	n->info.why[0] = 0;
+}
+
+bool rcv_may_replay(const struct rcv_node *n)
+{
+	const struct recover *r = n->rcv;
+	const struct cluster_view *v = cluster_current(r->fs->env->cluster);
+	const struct rcv_node *o;
+
+	if (!rcv_is_coordinator(r) || n->claimed_by)
+		return false;
+	for (uint32_t i = 0; i < v->n; i++) {
+		if (!r->heard[i])
+			return false;
+	}
+	if (r->fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE)
+		return true;
+	cds_list_for_each_entry(o, &r->nodes, node) {
+		if (o->lost && !o->fenced && o->lost_last >= n->lost_first)
+			return false;		/* n itself among them */
+	}
+	return true;
 }
 
 /* ---- telling the dlm ------------------------------------------------------------------------------------------------------------ */
@@ -166,14 +199,37 @@ static void tell(struct rcv_node *n)
 
 /* ---- messages --------------------------------------------------------------------------------------------------------------------- */
 
-static void put_fact(struct csv_cursor *c, struct cluster_node who, uint32_t slot, unsigned flags, enum csv_proof kind)
+static void put_fact(struct csv_cursor *c, const struct fact *f)
 {
-	csv_put_u32(c, who.nodeid);
-	csv_put_u32(c, slot);
-	csv_put_u64(c, who.incarnation);
-	csv_put_u8(c, (uint8_t)flags);
-	csv_put_u8(c, (uint8_t)kind);
+	csv_put_u32(c, f->who.nodeid);
+	csv_put_u32(c, f->slot);
+	csv_put_u64(c, f->who.incarnation);
+	csv_put_u8(c, f->flags);
+	csv_put_u8(c, f->kind);
 	csv_put_zero(c, 6);
+	csv_put_u64(c, f->lost_first);
+	csv_put_u64(c, f->lost_last);
+}
+
+static bool get_fact(struct recover *r, struct csv_cursor *c, struct fact *ret)
+{
+	struct fact f;
+
+	f.who.nodeid = csv_cur_u32(c);
+	f.slot = csv_cur_u32(c);
+	f.who.incarnation = csv_cur_u64(c);
+	f.flags = csv_cur_u8(c);
+	f.kind = csv_cur_u8(c);
+	csv_cur_skip(c, 6);
+	f.lost_first = csv_cur_u64(c);
+	f.lost_last = csv_cur_u64(c);
+	if (csv_cur_error(c) || !f.who.nodeid || !f.who.incarnation || !f.flags || (f.flags & ~FACT_KNOWN) || f.kind >= CSV_PROOF_KINDS ||
+	    (f.slot != CSV_NO_SLOT && f.slot >= r->fs->geo.slots) || f.lost_first > f.lost_last)
+		return false;
+	if ((f.flags & FACT_REPLAYED) && !(f.flags & FACT_FENCED) && !(r->fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE))
+		return false;
+	*ret = f;
+	return true;
 }
 
 void rcv_announce(struct recover *r)
@@ -187,19 +243,19 @@ void rcv_announce(struct recover *r)
 	csv_cursor_init(&c, buf, sizeof(buf));
 	csv_cur_skip(&c, MSG_HEAD_BYTES);
 	if (r->gone_said) {
-		put_fact(&c, r->fs->self, CSV_NO_SLOT, FACT_FENCED, r->gone_kind);
+		put_fact(&c, &(struct fact){ .who = r->fs->self, .slot = CSV_NO_SLOT, .flags = FACT_FENCED, .kind = r->gone_kind });
 		count++;
 	}
 	cds_list_for_each_entry(n, &r->nodes, node) {
-		unsigned flags = (n->lost ? FACT_LOST : 0) | (n->fenced ? FACT_FENCED : 0) | (n->replayed ? FACT_REPLAYED : 0);
+		struct fact f = { .who = n->who, .slot = n->slot, .kind = n->kind, .lost_first = n->lost_first, .lost_last = n->lost_last };
 
-		if (!flags || count == FACTS_MAX)
+		f.flags = (n->lost ? FACT_LOST : 0) | (n->fenced ? FACT_FENCED : 0) | (n->replayed ? FACT_REPLAYED : 0) |
+			  (n->replaying ? FACT_REPLAYING : 0);
+		if (!f.flags || count == FACTS_MAX)
 			continue;
-		put_fact(&c, n->who, n->slot, flags, n->kind);
+		put_fact(&c, &f);
 		count++;
 	}
-	if (!count)
-		return;
 	csv_cursor_init(&c, buf, MSG_HEAD_BYTES);
 	csv_put_u32(&c, MSG_MAGIC);
 	csv_put_u16(&c, MSG_VERSION);
@@ -227,34 +283,53 @@ static void heard_of_self(struct recover *r, struct cluster_node from, unsigned 
 		fs_purged(fs);
 }
 
-static void heard(struct recover *r, struct cluster_node from, struct cluster_node who, uint32_t slot, unsigned flags, enum csv_proof kind)
+static void heard(struct recover *r, struct cluster_node from, const struct fact *f)
 {
 	struct rcv_node *n;
 
-	if (who.nodeid == r->fs->self.nodeid && who.incarnation == r->fs->self.incarnation) {
-		heard_of_self(r, from, flags, kind);
+	if (f->who.nodeid == r->fs->self.nodeid && f->who.incarnation == r->fs->self.incarnation) {
+		heard_of_self(r, from, f->flags, f->kind);
 		return;
 	}
-	n = rcv_get(r, who);
+	n = rcv_get(r, f->who);
 	if (!n)
 		return;
-	if (flags & FACT_LOST)
-		rcv_set_lost(n);
-	if (flags & FACT_FENCED) {
-		rcv_set_fenced(n, kind);
+	if (f->flags & FACT_LOST)
+		set_lost(n, f->lost_first, f->lost_last);
+	if (f->flags & FACT_FENCED) {
+		rcv_set_fenced(n, f->kind);
 		n->heard_fenced = true;
 	}
-	if (flags & FACT_REPLAYED) {
-		rcv_set_replayed(n, slot);
+	if (f->flags & FACT_REPLAYED) {
+		rcv_set_replayed(n, f->slot);
 		n->heard_replayed = true;
 	}
+	if ((f->flags & FACT_REPLAYING) && from.nodeid != r->fs->self.nodeid)
+		n->claimed_by = from.nodeid;
 	tell(n);
+}
+
+/* A member's message is all it knows: what it does not claim any more it does not do any more. */
+static void heard_from(struct recover *r, struct cluster_node from)
+{
+	const struct cluster_view *v = cluster_current(r->fs->env->cluster);
+	struct rcv_node *n;
+
+	for (uint32_t i = 0; v && i < v->n; i++) {
+		if (v->m[i].nodeid == from.nodeid)
+			r->heard[i] = true;
+	}
+	cds_list_for_each_entry(n, &r->nodes, node) {
+		if (n->claimed_by == from.nodeid)
+			n->claimed_by = 0;
+	}
 }
 
 static void on_msg(void *arg, struct cluster_node from, const void *buf, size_t len)
 {
 	struct recover *r = arg;
 	struct csv_cursor c;
+	struct fact f;
 	uint32_t magic;
 	uint16_t version, count;
 
@@ -265,27 +340,15 @@ static void on_msg(void *arg, struct cluster_node from, const void *buf, size_t 
 	if (csv_cur_error(&c) || magic != MSG_MAGIC || version != MSG_VERSION || count > FACTS_MAX ||
 	    len != MSG_HEAD_BYTES + (size_t)count * FACT_BYTES)
 		goto bad;
-	for (int pass = 0; pass < 2; pass++) {		/* checked whole before anything of it counts */
-		csv_cursor_init_ro(&c, buf, len);
-		csv_cur_skip(&c, MSG_HEAD_BYTES);
-		for (unsigned i = 0; i < count; i++) {
-			struct cluster_node who;
-			uint32_t slot;
-			uint8_t flags, kind;
-
-			who.nodeid = csv_cur_u32(&c);
-			slot = csv_cur_u32(&c);
-			who.incarnation = csv_cur_u64(&c);
-			flags = csv_cur_u8(&c);
-			kind = csv_cur_u8(&c);
-			csv_cur_skip(&c, 6);
-			if (!who.nodeid || !who.incarnation || (flags & ~FACT_KNOWN) || !flags || kind >= CSV_PROOF_KINDS ||
-			    (slot != CSV_NO_SLOT && slot >= r->fs->geo.slots) || ((flags & FACT_REPLAYED) && !(flags & FACT_FENCED)))
-				goto bad;
-			if (pass)
-				heard(r, from, who, slot, flags, kind);
-		}
+	for (unsigned i = 0; i < count; i++) {		/* checked whole before anything of it counts */
+		if (!get_fact(r, &c, &f))
+			goto bad;
 	}
+	heard_from(r, from);
+	csv_cursor_init_ro(&c, buf, len);
+	csv_cur_skip(&c, MSG_HEAD_BYTES);
+	for (unsigned i = 0; i < count && get_fact(r, &c, &f); i++)
+		heard(r, from, &f);
 	rcv_kick(r);
 	sched_wake_all(r->fs->env->sched, &r->fs->state_wq);
 	return;
@@ -316,11 +379,21 @@ static void on_suspend(void *arg)
 	struct rcv_node *n;
 
 	r->view_ok = false;
-	cds_list_for_each_entry(n, &r->nodes, node)
+	memset(r->heard, 0, sizeof(r->heard));
+	cds_list_for_each_entry(n, &r->nodes, node) {
 		n->heard_fenced = n->heard_replayed = n->told_fenced = n->told_replayed = false;
+		n->claimed_by = 0;
+	}
 	if (r->fs->state == CSVFS_ACTIVE)
 		fs_set_state(r->fs, CSVFS_PAUSED, "the members of the cluster are being agreed on; new locks wait");
 	rcv_kick(r);
+}
+
+static void on_view(void *arg, const struct cluster_view *v)
+{
+	struct recover *r = arg;
+
+	r->view_seq = v->ring.seq;
 }
 
 static void on_procdown(void *arg, struct cluster_node who)
@@ -404,7 +477,7 @@ int recover_init(struct csvfs *fs)
 		return -ENOMEM;
 	r->fs = fs;
 	CDS_INIT_LIST_HEAD(&r->nodes);
-	r->user = (struct cluster_user){ .suspend = on_suspend, .msg = on_msg, .procdown = on_procdown, .lost = on_cluster_lost, .arg = r };
+	r->user = (struct cluster_user){ .suspend = on_suspend, .view = on_view, .msg = on_msg, .procdown = on_procdown, .lost = on_cluster_lost, .arg = r };
 	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .purged = on_dlm_purged, .arg = r };
 	fs->rcv = r;
 	return 0;

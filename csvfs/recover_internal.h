@@ -20,8 +20,11 @@ struct rcv_node {
 	bool replayed;			/* and its log is replayed and flushed, its slot FREE */
 	enum csv_proof kind;
 	uint32_t slot;
+	uint64_t lost_first, lost_last;	/* view (ring seq) in which it was found lost: earliest and latest that anybody says */
 	/* of the current view: which facts were delivered by message, and which the dlm was told */
 	bool heard_fenced, heard_replayed, told_fenced, told_replayed;
+	uint32_t claimed_by;		/* another member that is replaying it in this view; 0: none */
+	bool replaying;			/* here, now */
 	struct coro *worker;		/* looks after it here */
 	struct waitq wq;		/* of the worker */
 	struct csvfs_recovery_info info;
@@ -33,6 +36,8 @@ struct recover {
 	struct dlm_events dlm_events;
 	struct cds_list_head nodes;	/* struct rcv_node, oldest first */
 	bool view_ok;			/* usable and the lock tables are complete */
+	uint64_t view_seq;		/* of the last usable view */
+	bool heard[CLUSTER_NODES_MAX];	/* members (by place) that have announced in the current view */
 	bool gone_said, gone_heard;	/* recover_announce_gone() */
 	enum csv_proof gone_kind;
 	unsigned workers;
@@ -47,6 +52,7 @@ void rcv_set_replayed(struct rcv_node *n, uint32_t slot);
 void rcv_announce(struct recover *r);			/* all facts, to all members */
 bool rcv_is_member(const struct recover *r, struct cluster_node who);	/* this very life, in the usable view */
 bool rcv_is_coordinator(const struct recover *r);
+bool rcv_may_replay(const struct rcv_node *n);		/* RC4 */
 /* recover_work.c */
 void rcv_kick(struct recover *r);			/* starts or wakes a worker for what needs one */
 

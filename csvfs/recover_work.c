@@ -6,7 +6,7 @@
  *
  *	0		the view without the node; the dlm installs phantoms, `lost`
  *	+ agent		FENCED is said; phantoms below PW fall everywhere
- *	+ replay	`replay s` EX -> log read, blocks home, FLUSH -> slot FREE + FLUSH -> REPLAYED is said; all phantoms fall
+ *	+ replay	log read, blocks home, FLUSH -> slot FREE + FLUSH -> REPLAYED is said; all phantoms fall
  *	then		orphans in the background
  */
 #include "csvfs/recover_internal.h"
@@ -25,12 +25,15 @@ static bool worker_goes_on(const struct rcv_node *n)
 	return !n->replayed && !r->fs->stopping && r->fs->state != CSVFS_WITHDRAWN && rcv_is_coordinator(r) && !rcv_is_member(r, n->who);
 }
 
-/* Sleeps; returns early when something about the node or the view changed. */
+/* Sleeps; returns early when a fact became true or the view changed. */
 static void worker_sleep(struct rcv_node *n, uint32_t ms)
 {
 	struct csvfs *fs = n->rcv->fs;
+	uint64_t end = fs_now_ns(fs) + ms * NS_PER_MS, view = n->rcv->view_seq;
+	bool fenced = n->fenced;
 
-	sched_wait_until(fs->env->sched, &n->wq, fs_now_ns(fs) + ms * NS_PER_MS, true);
+	while (worker_goes_on(n) && n->fenced == fenced && n->rcv->view_seq == view && fs_now_ns(fs) < end)
+		sched_wait_until(fs->env->sched, &n->wq, end, false);
 }
 
 static void why(struct rcv_node *n, const char *fmt, ...) csv_printf_like(2, 3);
@@ -97,7 +100,7 @@ static int fence(struct rcv_node *n)
 		fs_log(fs, LOG_L_ERR, "%s", n->info.why);
 	}
 	free(f);
-	return ret;
+	return ret < 0 ? -EIO : 0;	/* whatever the agent's code: not proven */
 }
 
 /* The slot that is ACTIVE for this life, or one whose block holds this life's own word that it is gone. */
@@ -157,7 +160,6 @@ static int prove(struct rcv_node *n)
 
 /* ---- replay ----------------------------------------------------------------------------------------------------------------------- */
 
-/* `replay s` EX is held. */
 static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)
 {
 	struct csvfs *fs = n->rcv->fs;
@@ -173,7 +175,7 @@ static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)
 	if (ret < 0)
 		return ret;
 	if (s.state != CSV_SLOT_ACTIVE || s.nodeid != n->who.nodeid || s.incarnation != n->who.incarnation)
-		return 0;	/* whoever had the lock before us finished it */
+		return 0;	/* whoever was at it before us finished */
 	slot_geometry(fs, slot, n->who.incarnation, &g);
 	ret = jnl_replay(fs->env->blk, &g, &lim, NULL, &n->info.stats, err);
 	if (!ret)
@@ -189,30 +191,25 @@ static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)
 	return ret < 0 ? csv_err_set(err, ret, "slot state: write: %s", csv_err_describe(ret)) : 0;
 }
 
+/* -EAGAIN: not ours to do yet (RC4). */
 static int replay(struct rcv_node *n)
 {
 	struct csvfs *fs = n->rcv->fs;
 	struct csv_err err = CSV_ERR_INIT;
-	struct glock_holder gh;
-	struct glock *gl;
 	uint32_t slot;
 	bool released;
 	int ret;
 
+	if (!rcv_may_replay(n))
+		return -EAGAIN;
+	n->replaying = true;		/* said in every view from now on; the present one needs no word, only its coordinator starts */
 	n->info.replay_start_ns = fs_now_ns(fs);
 	ret = find_slot(n, &slot, &released, &err);
 	if (!ret && slot != CSV_NO_SLOT) {
 		why(n, "node %u: its journal (slot %u) is being replayed", n->who.nodeid, slot);
-		ret = glock_get(fs, OWN_REPLAY(slot), DLM_EX, 0, &gh);
-		if (!ret) {
-			ret = replay_slot(n, slot, &err);
-			gl = glock_ref(fs, OWN_REPLAY(slot));
-			glock_put(&gh);
-			if (gl)
-				glock_drop(gl, DLM_NL);
-			glock_unref(gl);
-		}
+		ret = replay_slot(n, slot, &err);
 	}
+	n->replaying = false;
 	if (ret == -EINTR || ret == -CSV_E_WITHDRAWN)
 		return ret;
 	if (ret < 0) {
@@ -242,7 +239,7 @@ static void worker(void *arg)
 
 	n->worker = sched_self(fs->env->sched);
 	while (worker_goes_on(n)) {
-		int ret = 0;
+		int ret = 0;		/* no await between this and the claim in replay() but for the proof */
 
 		if (!n->fenced && !(fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE))
 			ret = prove(n);
@@ -250,7 +247,12 @@ static void worker(void *arg)
 			ret = replay(n);
 		if (ret == -EINTR || ret == -CSV_E_WITHDRAWN)
 			break;
-		if (ret < 0) {
+		if (ret == -EAGAIN) {
+			why(n, "node %u: its replay waits for the proofs of other lost nodes, or another node is at it", n->who.nodeid);
+			sched_wait(fs->env->sched, &n->wq);
+		} else if (ret < 0) {
+			if (n->fenced)
+				rcv_announce(r);	/* a replay failed: no claim any more */
 			worker_sleep(n, backoff);
 			backoff = csv_min(backoff * 2, RCV_BACKOFF_MAX_MS);
 		}

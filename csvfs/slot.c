@@ -3,8 +3,8 @@
  * slot.c - slot-state blocks, the slot of this mount, its heartbeat.
  *
  * Invariants
- *  SL1 A slot-state block is written only under `slot n` EX, or by the replayer of its lost owner, who holds `replay n` EX while the
- *      owner's phantom keeps `slot n` away from everybody else (R9).
+ *  SL1 A slot-state block is written only under `slot n` EX, or by the replayer of its lost owner (one at a time: recover.c, RC4)
+ *      while the owner's phantom keeps `slot n` away from everybody else (R9).
  *  SL2 Taking: lock -> block read again under it -> empty log of this life -> ACTIVE + FLUSH -> the log is opened.  A crash at any
  *      point leaves a slot that is FREE, or ACTIVE with an empty log.
  *  SL3 Giving: log shut down (empty, flushed) -> FREE with our own proof + FLUSH -> lock.  The proof says that (node, life) has written

@@ -286,7 +286,7 @@ static bool count_held(void *arg, const struct glock_info *i)
 {
 	unsigned *n = arg;
 
-	if (i->holders && i->owner.type != CSV_OWN_SLOT && i->owner.type != CSV_OWN_MOUNT && i->owner.type != CSV_OWN_REPLAY)
+	if (i->holders && i->owner.type != CSV_OWN_SLOT && i->owner.type != CSV_OWN_MOUNT)
 		(*n)++;
 	return true;
 }
