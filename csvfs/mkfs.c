@@ -14,6 +14,7 @@
 #include "csvfs/btree.h"
 #include "journal/journal.h"
 #include "journal/mhdr.h"
+#include "utils/base/text.h"
 
 #define WRITERS 32u
 #define GROUP_BYTES (CSV_GROUP_FIRST_FREE * CSV_BLOCK_SIZE)
@@ -126,10 +127,23 @@ static void slot_who(struct blk *b, const struct csv_geom *g, uint32_t slot, voi
 	snprintf(ret, size, "node %u (%s)", i.nodeid, i.node_name[0] ? i.node_name : "no name");
 }
 
+/* The label, or the uuid of a volume without one. */
+#define NAME_TEXT 48
+static const char *volume_name(const struct csv_geom *g, char ret[static NAME_TEXT])
+{
+	char uuid[CSV_UUID_TEXT_BYTES];
+
+	if (g->label[0])
+		snprintf(ret, NAME_TEXT, "\"%s\"", g->label);
+	else
+		snprintf(ret, NAME_TEXT, "%s", csv_uuid_to_text(g->uuid, uuid));
+	return ret;
+}
+
 static int use_check(struct blk *b, const struct csv_geom *g, bool force, uint32_t wait_ms, struct beats *beat, void *buf,
 		     struct csv_err *err)
 {
-	char who[96];
+	char who[96], name[NAME_TEXT];
 	bool active;
 	int rc;
 
@@ -145,19 +159,19 @@ static int use_check(struct blk *b, const struct csv_geom *g, bool force, uint32
 			continue;
 		slot_who(b, g, s, buf, who, sizeof(who), &active);
 		return csv_err_set(err, -CSV_E_BUSY_ELSEWHERE,
-				   "volume \"%s\" is mounted now: %s writes heartbeats in slot %u; unmount it there first (-f does not help)",
-				   g->label, who, s);
+				   "volume %s is mounted now: %s writes heartbeats in slot %u; unmount it there first (-f does not help)",
+				   volume_name(g, name), who, s);
 	}
 	for (uint32_t s = 0; s < g->slots && !force; s++) {
 		slot_who(b, g, s, buf, who, sizeof(who), &active);
 		if (active)
 			return csv_err_set(err, -EBUSY,
-					   "volume \"%s\": slot %u is in use by %s, which gave no sign of life for %u ms; if that node is "
-					   "switched off for certain, use -f", g->label, s, who, wait_ms);
+					   "volume %s: slot %u is in use by %s, which gave no sign of life for %u ms; if that node is "
+					   "switched off for certain, use -f", volume_name(g, name), s, who, wait_ms);
 	}
 	if (!force)
-		return csv_err_set(err, -EEXIST, "the device holds the csvfs volume \"%s\" already; to make a new one and lose all it holds, use -f",
-				   g->label);
+		return csv_err_set(err, -EEXIST, "the device holds the csvfs volume %s already; to make a new one and lose all it holds, use -f",
+				   volume_name(g, name));
 	return 0;
 }
 

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mkfs_csvfs.c - mkfs.csvfs: makes a csvfs volume on a block device or a regular file.
+ *
+ * Everything that can refuse comes before the first write: options, the device, who has it mounted (here: mount table, exclusive
+ * open, loop devices; elsewhere: heartbeats), other signatures on it.  The work itself is csvfs/mkfs.c.
+ */
+#include <blkid/blkid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <glob.h>
+#include <limits.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include <uuid/uuid.h>
+
+#include "csvfs/mkfs.h"
+#include "utils/base/text.h"
+#include "utils/env/real.h"
+
+#define WATCH_MS 2000u			/* csvfsd beats every 500 ms */
+#define PROGRESS_NS (200 * NS_PER_MS)
+
+enum { EXIT_USAGE = 2 };
+
+struct tool {
+	const char *path;
+	bool force;
+	struct csvfs_mkfs_options opt;
+	struct clock clock;
+	struct sched *sched;
+	struct loop *loop;
+	struct blk *blk;
+	struct csv_geom geom;
+	struct csv_err err;
+	int rc;
+	bool tty;
+	uint64_t shown_ns;
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: mkfs.csvfs [-f] [-L LABEL] [-n SLOTS] [-j JOURNAL_MIB] DEVICE\n"
+	      "\n"
+	      "  DEVICE          a block device, or a regular file\n"
+	      "  -L LABEL        name of the volume, at most 32 bytes\n"
+	      "  -n SLOTS        nodes that can mount it at once: 1 to 64, default 8\n"
+	      "  -j JOURNAL_MIB  journal of each slot: 4 to 1024 MiB, default 64 (less on a small device)\n"
+	      "  -f              even where there is something on it (never over a volume that is mounted)\n"
+	      "  -h, -V          this text; version\n", out);
+}
+
+/* ---- who uses it on this node ---------------------------------------------------------------------------------------------------- */
+
+static bool same_device(const struct stat *a, const char *path)
+{
+	struct stat b;
+
+	if (stat(path, &b) < 0)
+		return false;
+	if (S_ISBLK(a->st_mode))
+		return S_ISBLK(b.st_mode) && a->st_rdev == b.st_rdev;
+	return a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+static int check_mounts(struct tool *t, const struct stat *st)
+{
+	FILE *f = setmntent("/proc/self/mounts", "r");
+	struct mntent *m;
+	int rc = 0;
+
+	while (f && !rc && (m = getmntent(f)))
+		if (m->mnt_fsname[0] == '/' && same_device(st, m->mnt_fsname))
+			rc = csv_err_set(&t->err, -EBUSY, "it is mounted on %s: unmount it first (umount %s)", m->mnt_dir, m->mnt_dir);
+	if (f)
+		endmntent(f);
+	return rc;
+}
+
+/* A regular file may be the backing file of a loop device. */
+static int check_loops(struct tool *t, const struct stat *st)
+{
+	glob_t g = { 0 };
+	int rc = 0;
+
+	if (!S_ISREG(st->st_mode) || glob("/sys/block/loop*/loop/backing_file", 0, NULL, &g))
+		return 0;
+	for (size_t i = 0; i < g.gl_pathc && !rc; i++) {
+		char path[PATH_MAX] = "";
+		FILE *f = fopen(g.gl_pathv[i], "r");
+
+		if (f && fgets(path, sizeof(path), f)) {
+			path[strcspn(path, "\n")] = 0;
+			if (same_device(st, path))
+				rc = csv_err_set(&t->err, -EBUSY, "it is the backing file of /dev/%.*s: use that device, or detach it (losetup -d)",
+						 (int)strcspn(g.gl_pathv[i] + strlen("/sys/block/"), "/"),
+						 g.gl_pathv[i] + strlen("/sys/block/"));
+		}
+		if (f)
+			fclose(f);
+	}
+	globfree(&g);
+	return rc;
+}
+
+/* ---- what else is on it ------------------------------------------------------------------------------------------------------------ */
+
+static blkid_probe probe_new(int fd)
+{
+	blkid_probe pr = blkid_new_probe();
+
+	if (!pr || blkid_probe_set_device(pr, fd, 0, 0)) {
+		blkid_free_probe(pr);
+		return NULL;
+	}
+	blkid_probe_enable_superblocks(pr, 1);
+	blkid_probe_set_superblocks_flags(pr, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL | BLKID_SUBLKS_MAGIC);
+	blkid_probe_enable_partitions(pr, 1);
+	blkid_probe_set_partitions_flags(pr, BLKID_PARTS_MAGIC);
+	return pr;
+}
+
+/* Without -f: refuses over a signature.  With it: erases them all, so that nothing takes the device for what it was. */
+static int check_signatures(struct tool *t, bool erase)
+{
+	int fd = open(t->path, (erase ? O_RDWR : O_RDONLY) | O_CLOEXEC), rc = 0;
+	blkid_probe pr = fd < 0 ? NULL : probe_new(fd);
+	const char *type = NULL, *label = NULL;
+
+	if (!pr) {
+		rc = csv_err_set(&t->err, fd < 0 ? -errno : -EIO, "looking for other file systems on it: %s", strerror(fd < 0 ? errno : EIO));
+		goto out;
+	}
+	while (!rc && blkid_do_probe(pr) == 0) {
+		if (blkid_probe_lookup_value(pr, "TYPE", &type, NULL) && blkid_probe_lookup_value(pr, "PTTYPE", &type, NULL))
+			continue;
+		if (blkid_probe_lookup_value(pr, "LABEL", &label, NULL))
+			label = NULL;
+		if (!erase)
+			rc = csv_err_set(&t->err, -EEXIST, "it holds %s%s%s%s: to lose what is on it, use -f", type, label ? " (label \"" : "",
+					 label ? label : "", label ? "\")" : "");
+		else if (blkid_do_wipe(pr, 0) < 0)
+			rc = csv_err_set(&t->err, -EIO, "erasing the signature of %s failed", type);
+	}
+	if (!rc && erase && fsync(fd) < 0)
+		rc = csv_err_set(&t->err, -errno, "erasing old signatures: %s", strerror(errno));
+out:
+	blkid_free_probe(pr);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* ---- the work ---------------------------------------------------------------------------------------------------------------------- */
+
+static void show_progress(void *arg, uint32_t done, uint32_t groups)
+{
+	struct tool *t = arg;
+	uint64_t now = clock_mono_ns(&t->clock);
+
+	if (!t->tty || (now - t->shown_ns < PROGRESS_NS && done < groups))
+		return;
+	t->shown_ns = now;
+	fprintf(stderr, "\r\033[Kwriting groups: %u of %u (%u %%)", done, groups, (unsigned)((uint64_t)done * 100 / groups));
+	if (done == groups)
+		fputs("\r\033[K", stderr);
+	fflush(stderr);
+}
+
+static void work(void *arg)
+{
+	struct tool *t = arg;
+	struct csv_geom plan;
+
+	t->rc = csvfs_mkfs_plan(t->blk->size_bytes, t->blk->min_io, &t->opt, &plan, &t->err);
+	if (!t->rc)
+		t->rc = csvfs_mkfs_check(t->blk, t->force, WATCH_MS, &t->err);
+	if (!t->rc)
+		t->rc = check_signatures(t, t->force);
+	if (!t->rc)
+		t->rc = csvfs_mkfs(t->blk, &t->opt, &t->geom, &t->err);
+	loop_stop(t->loop);
+}
+
+static int run(struct tool *t)
+{
+	struct stat st;
+	int rc;
+
+	if (stat(t->path, &st) == 0) {
+		rc = check_mounts(t, &st);
+		if (!rc)
+			rc = check_loops(t, &st);
+		if (rc) {
+			csv_err_prefix(&t->err, "%s", t->path);
+			return rc;
+		}
+	}
+	real_clock_init(&t->clock);
+	t->sched = sched_new(&t->clock);
+	if (!t->sched)
+		return csv_err_set(&t->err, -ENOMEM, "out of memory");
+	rc = loop_new(t->sched, &t->loop, &t->err);
+	if (!rc)	/* names the device itself */
+		rc = real_blk_open(t->path, BLK_O_EXCL | BLK_O_BUFFERED, t->loop, &t->blk, &t->err);
+	if (!rc) {
+		rc = sched_spawn(t->sched, "mkfs", work, t);
+		if (!rc) {
+			loop_run(t->loop);
+			rc = t->rc;
+		}
+		if (rc)
+			csv_err_prefix(&t->err, "%s", t->path);
+		blk_close(t->blk);
+	}
+	loop_free(t->loop);
+	sched_free(t->sched);
+	return rc;
+}
+
+static void show_result(const struct tool *t)
+{
+	char size[CSV_SIZE_TEXT_BYTES], uuid[CSV_UUID_TEXT_BYTES];
+
+	printf("%s: csvfs volume%s%s%s, %s, %u group%s, %u slots with journals of %u MiB, sectors of %u bytes, uuid %s\n", t->path,
+	       t->geom.label[0] ? " \"" : "", t->geom.label, t->geom.label[0] ? "\"" : "",
+	       csv_size_to_text(t->geom.total_blk * CSV_BLOCK_SIZE, size), t->geom.groups, t->geom.groups == 1 ? "" : "s", t->geom.slots,
+	       t->geom.journal_blk / 256, t->geom.min_io, csv_uuid_to_text(t->geom.uuid, uuid));
+}
+
+static bool number(const char *text, const char *what, uint32_t lo, uint32_t hi, uint32_t *ret)
+{
+	char *end;
+	unsigned long v;
+
+	errno = 0;
+	v = strtoul(text, &end, 10);
+	if (errno || *end || end == text || *text == '-' || v < lo || v > hi) {
+		fprintf(stderr, "mkfs.csvfs: %s \"%s\": must be a number between %u and %u\n", what, text, lo, hi);
+		return false;
+	}
+	*ret = (uint32_t)v;
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = { { "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'V' }, { 0 } };
+	struct tool t = { .err = CSV_ERR_INIT };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "fL:n:j:hV", longs, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			t.force = true;
+			break;
+		case 'L':
+			if (strlen(optarg) >= sizeof(t.opt.label)) {
+				fprintf(stderr, "mkfs.csvfs: label \"%s\": %zu bytes, at most %zu\n", optarg, strlen(optarg), sizeof(t.opt.label) - 1);
+				return EXIT_USAGE;
+			}
+			strcpy(t.opt.label, optarg);
+			break;
+		case 'n':
+			if (!number(optarg, "-n", 1, CSV_SLOTS_MAX, &t.opt.slots))
+				return EXIT_USAGE;
+			break;
+		case 'j':
+			if (!number(optarg, "-j", CSVFS_MKFS_JOURNAL_MIB_MIN, CSVFS_MKFS_JOURNAL_MIB_MAX, &t.opt.journal_mib))
+				return EXIT_USAGE;
+			break;
+		case 'h':
+			usage(stdout);
+			return 0;
+		case 'V':
+			puts("mkfs.csvfs 0.1");
+			return 0;
+		default:
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind != argc - 1) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	t.path = argv[optind];
+	uuid_generate(t.opt.uuid);
+	if (getrandom(t.opt.hash_key, sizeof(t.opt.hash_key), 0) != (ssize_t)sizeof(t.opt.hash_key)) {
+		fprintf(stderr, "mkfs.csvfs: no random numbers: %s\n", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	real_clock_init(&t.clock);
+	t.opt.now_ns = clock_real_ns(&t.clock);
+	t.opt.progress = show_progress;
+	t.opt.arg = &t;
+	t.tty = isatty(STDERR_FILENO);
+	if (run(&t)) {
+		fprintf(stderr, "mkfs.csvfs: %s\n", t.err.text);
+		return EXIT_FAILURE;
+	}
+	show_result(&t);
+	return EXIT_SUCCESS;
+}
