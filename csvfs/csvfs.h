@@ -62,7 +62,7 @@ int csvfs_umount(struct csvfs *fs, struct csv_err *err);
 void csvfs_withdraw(struct csvfs *fs, const char *reason);
 /* Forgets everything, as a crash would.  After csvfs_umount(), or directly before sched_free(): nothing of it may run again. */
 void csvfs_free(struct csvfs *fs);
-int csvfs_errno(int err);
+int csvfs_errno(int err);		/* positive errno; 0 stays 0 */
 
 struct csvfs_attr {
 	uint64_t ino;

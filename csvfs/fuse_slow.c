@@ -43,7 +43,7 @@ static void entry_fill(const struct fused *d, enum node_view view, const struct 
 
 static void reply_err(struct fop *op, int err)
 {
-	fuse_reply_err(op->req, -csvfs_errno(err));
+	fuse_reply_err(op->req, csvfs_errno(err));
 }
 
 static void reply_entry(struct fop *op, int err)
