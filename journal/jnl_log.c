@@ -253,7 +253,13 @@ int jnl_format(struct blk *blk, const struct jnl_geometry *g, struct csv_err *er
 	if (!buf)
 		return csv_err_set(err, -ENOMEM, "journal %u: out of memory", g->slot);
 	head_fill(buf, g, 1, 1);
-	r = blk_write(blk, g->start_blk << CSV_BLOCK_SHIFT, buf, CSV_BLOCK_SIZE);
+	/*
+	 * What the caller has read (the slot is FREE, what it held is home) may be in the device's cache only, written by a node
+	 * that died before its FLUSH.  It must be durable before the old log goes.
+	 */
+	r = blk_flush(blk);
+	if (!r)
+		r = blk_write(blk, g->start_blk << CSV_BLOCK_SHIFT, buf, CSV_BLOCK_SIZE);
 	if (!r)
 		r = blk_flush(blk);
 	if (r < 0)

@@ -13,6 +13,7 @@
  *  RP1 Nothing is written before the whole log has been checked.
  *  RP2 Memory is bounded by the length of the log: the table, one window, one batch.
  *  RP3 The log itself is only read.
+ *  RP4 No home is written before a FLUSH that began after the log was read (J3 holds for replay too).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -400,6 +401,15 @@ static int write_homes(struct rp *p)
 			p->table[n++] = *c;
 	}
 	qsort(p->table, n, sizeof(*p->table), by_home);
+	/*
+	 * What was read may have been in the device's cache only: the owner of the log died before its FLUSH.  Without this one a
+	 * power loss could keep some of the homes written below and lose the record they come from.
+	 */
+	if (n && !p->home) {
+		r = blk_flush(p->blk);
+		if (r < 0)
+			csv_err_set(p->err, r, "flush: %s", csv_err_describe(r));
+	}
 	for (uint32_t i = 0; i < n && !r; i += BATCH) {
 		uint32_t k = csv_min(BATCH, n - i);
 
@@ -449,7 +459,7 @@ int jnl_replay(struct blk *blk, const struct jnl_geometry *g, const struct jnl_r
 		goto out;
 	p.mask = (1u << (csv_ilog2(g->len_blk) + 1)) - 1;
 	p.table = calloc((size_t)p.mask + 1, sizeof(*p.table));
-	p.win = blk_alloc(WINDOW_BLK * CSV_BLOCK_SIZE);
+	p.win = blk_alloc(csv_min(WINDOW_BLK, g->len_blk) * CSV_BLOCK_SIZE);
 	if (!p.table || !p.win) {
 		r = csv_err_set(err, -ENOMEM, "out of memory for a log of %u blocks", g->len_blk);
 		goto out;
