@@ -150,9 +150,11 @@ static int widen(struct iref *r, uint64_t *first, uint64_t *end, uint64_t eof)
 	}
 	if (err && err != -ENOENT)
 		return err;
+	if (*end >= fmap_blocks(eof))
+		return 0;		/* appending: nothing is there to be spared */
 	err = ext_prev(&t, *end - 1, &e);
 	if (err == 0 && (e.flags & CSV_EXT_UNWRITTEN) && ext_end(&e) > *end) {
-		hi = csv_min(csv_round_up(*end, FMAP_CHUNK_BLOCKS), ext_end(&e));
+		hi = csv_min(csv_min(csv_round_up(*end, FMAP_CHUNK_BLOCKS), ext_end(&e)), fmap_blocks(eof));
 		err = fdata_write(r, *end << CSV_BLOCK_SHIFT, NULL, (hi - *end) << CSV_BLOCK_SHIFT, eof);
 		if (!err)
 			*end = hi;

@@ -259,9 +259,12 @@ void inode_to_attr(const struct inode *ip, struct csvfs_attr *ret)
 		.ino = ip->ino, .gen = ip->gen, .mode = ip->mode, .uid = ip->uid, .gid = ip->gid, .nlink = ip->nlink,
 		.flags = ip->flags, .size = ip->size, .blocks_512 = (uint64_t)ip->blocks * (CSV_BLOCK_SIZE / 512),
 		.rdev = ip->rdev, .change = ip->change, .atime_ns = ip->atime_ns,
-		.mtime_ns = csv_max(ip->mtime_ns, ip->pending_mtime_ns),
-		.ctime_ns = csv_max(ip->ctime_ns, ip->pending_mtime_ns), .btime_ns = ip->btime_ns,
+		.mtime_ns = ip->mtime_ns, .ctime_ns = ip->ctime_ns, .btime_ns = ip->btime_ns,
 	};
+	if (ip->pending_mtime_ns) {
+		ret->mtime_ns = csv_max(ip->mtime_ns, ip->pending_mtime_ns);
+		ret->ctime_ns = csv_max(ip->ctime_ns, ip->pending_mtime_ns);
+	}
 }
 
 /* ---- changing ------------------------------------------------------------------------------------------------------------------ */

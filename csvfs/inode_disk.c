@@ -152,8 +152,8 @@ void inode_to_lvb(const struct inode *ip, struct csv_lvb_inode *ret)
 	le32_set(&ret->version, CSV_LVB_VERSION);
 	le32_set(&ret->gen, ip->gen);
 	le64_set(&ret->size, ip->size);
-	le64_set(&ret->mtime_ns, (uint64_t)csv_max(ip->mtime_ns, ip->pending_mtime_ns));
-	le64_set(&ret->ctime_ns, (uint64_t)csv_max(ip->ctime_ns, ip->pending_mtime_ns));
+	le64_set(&ret->mtime_ns, (uint64_t)ip->mtime_ns);
+	le64_set(&ret->ctime_ns, (uint64_t)ip->ctime_ns);
 	le64_set(&ret->atime_ns, (uint64_t)ip->atime_ns);
 	le64_set(&ret->change, ip->change);
 	le64_set(&ret->map_version, ip->map_version);

@@ -195,3 +195,12 @@ int csvfs_fsync(struct csvfs *fs, uint64_t ino, uint32_t gen, bool data_only)
 	glock_unref(gl);
 	return err;
 }
+
+int csvfs_sync(struct csvfs *fs)
+{
+	int err = fs_check(fs);
+
+	if (!err && fs->jnl && !fs->opt.read_only)
+		err = jnl_commit(fs->jnl, 0);
+	return err ? err : shared_flush(fs);
+}

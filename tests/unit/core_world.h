@@ -24,7 +24,9 @@
 #pragma GCC diagnostic ignored "-Wunused-function"	/* each test uses some of this */
 
 #define CW_NODES 4
+#ifndef CW_BYTES
 #define CW_BYTES (160ull << 20)
+#endif
 #define CW_SLOTS 3u
 
 struct cw_ev {
