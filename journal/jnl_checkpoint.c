@@ -130,6 +130,15 @@ static int release_commit(struct jnl *j, struct cds_list_head *reqs)
 	return want > j->stable_seq ? jnl_commit_wait(j, want) : 0;
 }
 
+/* An owner named twice must not come twice into one batch. */
+static bool batch_has(const struct batch *v, const struct jnl_rec *r)
+{
+	for (uint32_t i = 0; i < v->n; i++)
+		if (v->r[i] == r)
+			return true;
+	return false;
+}
+
 static void batch_owners(struct jnl *j, struct cds_list_head *reqs, struct batch *v)
 {
 	struct jnl_release_req *req;
@@ -141,12 +150,9 @@ static void batch_owners(struct jnl *j, struct cds_list_head *reqs, struct batch
 	for_each_owner(j, reqs, req, i, own) {
 		cds_list_for_each_entry(r, &own->recs, own_node) {
 			csv_assert(!r->revoked_in);
-			if (r->image && v->n < BATCH)
+			if (r->image && v->n < BATCH && !batch_has(v, r))
 				v->r[v->n++] = r;
 		}
-		/* an owner named twice must not come twice into one batch */
-		if (v->n)
-			return;
 	}
 }
 
