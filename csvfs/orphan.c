@@ -237,7 +237,8 @@ static int entry_matches(struct csvfs *fs, uint32_t slot, const struct entry *e,
 
 static int reap_locked(struct csvfs *fs, uint32_t slot, const struct entry *e, struct iref *r)
 {
-	uint64_t target = e->kind == CSV_ORPHAN_UNLINKED ? 0 : e->target;
+	/* The file may have grown again behind what was cut off. */
+	uint64_t target = e->kind == CSV_ORPHAN_UNLINKED ? 0 : csv_max(e->target, r->ip->size);
 	struct entry now;
 	bool done = false;
 	int ret = entry_find(fs, slot, e->ino, &now);	/* OR3: it stays now */

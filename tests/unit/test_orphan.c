@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Files without a name that somebody has open: kept while open anywhere, freed by who closes last or recovers. */
+#include "tests/unit/core_world.h"
+
+#include <sys/stat.h>
+
+#define SIZE (3u << 20)
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+static void settle(uint64_t ms)
+{
+	cw_run(ms, never, NULL);
+}
+
+static struct csvfs_attr file;
+static uint64_t free_blocks;
+static unsigned orphans;
+
+static void create_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	uint8_t *buf = calloc(1, SIZE);
+
+	memset(buf, 0x5a, SIZE);
+	ck_assert_int_eq(csvfs_create(n->fs, csvfs_root_ino(n->fs), 0, "f", S_IFREG | 0644, 0, 0, 0, false, &file), 0);
+	ck_assert_int_eq(csvfs_open(n->fs, file.ino, file.gen), 0);
+	ck_assert_int_eq(csvfs_write(n->fs, file.ino, file.gen, 0, buf, SIZE, false, NULL), SIZE);
+	ck_assert_int_eq(csvfs_fsync(n->fs, file.ino, file.gen, false), 0);
+	csvfs_release(n->fs, file.ino);
+	free(buf);
+	n->done = true;
+}
+
+static void open_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	ck_assert_int_eq(csvfs_open(n->fs, file.ino, file.gen), 0);
+	n->done = true;
+}
+
+static void unlink_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	ck_assert_int_eq(csvfs_unlink(n->fs, csvfs_root_ino(n->fs), 0, "f"), 0);
+	ck_assert_int_eq(csvfs_sync(n->fs), 0);
+	n->done = true;
+}
+
+static void close_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	csvfs_release(n->fs, file.ino);
+	n->done = true;
+}
+
+static void read_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	uint8_t *buf = calloc(1, SIZE);
+
+	ck_assert_int_eq(csvfs_read(n->fs, file.ino, file.gen, 0, buf, SIZE), SIZE);
+	for (unsigned i = 0; i < SIZE; i++)
+		ck_assert_uint_eq(buf[i], 0x5a);
+	free(buf);
+	n->done = true;
+}
+
+static void free_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	ck_assert_int_eq(alloc_count_free(n->fs, true, &free_blocks), 0);
+	n->done = true;
+}
+
+static uint64_t count_free(unsigned id)
+{
+	cw_do(id, free_coro);
+	return free_blocks;
+}
+
+static int count_item(void *arg, const struct bt_item *it)
+{
+	(void)arg;
+	(void)it;
+	orphans++;
+	return 0;
+}
+
+static void orphans_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	orphans = 0;
+	for (uint32_t i = 0; i < CW_SLOTS; i++) {
+		struct orphan_ref o;
+
+		ck_assert_int_eq(orphan_lock(n->fs, i, &o), 0);
+		ck_assert_int_eq(bt_walk(&o.bt, 0, count_item, NULL), 0);
+		orphan_unlock(&o);
+	}
+	n->done = true;
+}
+
+static unsigned count_orphans(unsigned id)
+{
+	cw_do(id, orphans_coro);
+	return orphans;
+}
+
+static uint64_t start(unsigned nodes)
+{
+	cw_setup();
+	for (unsigned id = 1; id <= nodes; id++)
+		cw_mount(id);
+	settle(2000);
+	return count_free(1);
+}
+
+START_TEST(a_file_that_nobody_has_open_is_freed_at_its_unlink)
+{
+	uint64_t before = start(2);
+
+	cw_do(1, create_coro);
+	ck_assert_uint_lt(count_free(2), before - SIZE / CSV_BLOCK_SIZE);
+	cw_do(1, unlink_coro);
+	settle(2000);
+	ck_assert_uint_eq(count_orphans(2), 0);
+	ck_assert_uint_eq(count_free(2), before);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_file_open_elsewhere_lives_until_its_last_close)
+{
+	uint64_t before = start(2);
+
+	cw_do(1, create_coro);
+	cw_do(2, open_coro);
+	cw_do(1, unlink_coro);
+	settle(5000);
+	ck_assert_uint_eq(count_orphans(1), 1);
+	cw_do(2, read_coro);
+	cw_do(2, close_coro);
+	settle(2000);
+	ck_assert_uint_eq(count_orphans(1), 0);
+	ck_assert_uint_eq(count_free(1), before);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(the_orphans_of_a_dead_node_are_freed_by_its_recoverer)
+{
+	uint64_t before = start(2);
+
+	cw_do(1, create_coro);
+	cw_do(1, open_coro);
+	cw_do(1, unlink_coro);
+	settle(2000);
+	cw_power_cut(1);
+	ck_assert_uint_lt(count_free(2), before);
+	settle(5000);
+	ck_assert_uint_eq(count_orphans(2), 0);
+	ck_assert_uint_eq(count_free(2), before);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(an_orphan_in_a_dead_nodes_tree_that_is_open_elsewhere_is_kept)
+{
+	uint64_t before = start(2);
+
+	cw_do(1, create_coro);
+	cw_do(2, open_coro);
+	cw_do(1, unlink_coro);
+	cw_power_cut(1);
+	settle(10000);
+	ck_assert_uint_eq(count_orphans(2), 1);
+	cw_do(2, read_coro);
+	cw_do(2, close_coro);
+	settle(2000);
+	ck_assert_uint_eq(count_orphans(2), 0);
+	ck_assert_uint_eq(count_free(2), before);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(an_orphan_whose_last_opener_dies_is_freed_by_the_owner_of_the_tree)
+{
+	uint64_t before = start(2);
+
+	cw_do(1, create_coro);
+	cw_do(2, open_coro);
+	cw_do(1, unlink_coro);
+	cw_power_cut(2);
+	settle(10000);
+	ck_assert_uint_eq(count_orphans(1), 0);
+	ck_assert_uint_eq(count_free(1), before);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(orphans_nobody_was_left_to_free_go_at_the_next_mount)
+{
+	uint64_t before = start(2);
+
+	cw_do(1, create_coro);
+	cw_do(2, open_coro);
+	cw_do(1, unlink_coro);
+	cw_umount(1);			/* its tree still has the entry */
+	cw_power_cut(2);
+	cw_mount(3);
+	settle(5000);
+	ck_assert_uint_eq(count_orphans(3), 0);
+	ck_assert_uint_eq(count_free(3), before);
+	cw_umount(3);
+	cw_teardown();
+}
+END_TEST
+
+UNIT_MAIN("orphan", UNIT_TEST(a_file_that_nobody_has_open_is_freed_at_its_unlink),
+	  UNIT_TEST(a_file_open_elsewhere_lives_until_its_last_close), UNIT_TEST(the_orphans_of_a_dead_node_are_freed_by_its_recoverer),
+	  UNIT_TEST(an_orphan_in_a_dead_nodes_tree_that_is_open_elsewhere_is_kept),
+	  UNIT_TEST(an_orphan_whose_last_opener_dies_is_freed_by_the_owner_of_the_tree),
+	  UNIT_TEST(orphans_nobody_was_left_to_free_go_at_the_next_mount))
