@@ -175,7 +175,7 @@ static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)
 	if (ret < 0)
 		return ret;
 	if (s.state != CSV_SLOT_ACTIVE || s.nodeid != n->who.nodeid || s.incarnation != n->who.incarnation)
-		return 0;	/* whoever was at it before us finished */
+		return blk_flush(fs->env->blk);	/* whoever was at it before us finished, but may have died before its FLUSH */
 	slot_geometry(fs, slot, n->who.incarnation, &g);
 	ret = jnl_replay(fs->env->blk, &g, &lim, NULL, &n->info.stats, err);
 	if (!ret)
