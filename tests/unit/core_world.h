@@ -73,6 +73,7 @@ struct cw {
 	unsigned fence_calls, fence_fail;	/* fail the next so many */
 	uint64_t fence_ns;			/* how long the agent takes */
 	bool no_quorum;
+	unsigned fail_reads;			/* the next so many answer -EIO */
 	char last_log[CW_NODES][512];
 	char all_log[65536];
 };
@@ -250,6 +251,11 @@ static void cw_blk_submit(struct blk *b, struct blk_req *r)
 
 	switch (r->op) {
 	case BLK_READ:
+		if (cw.fail_reads) {
+			cw.fail_reads--;
+			blk_complete_later(b, r, -EIO);
+			return;
+		}
 		memcpy(r->buf, cw.disk + r->off, r->len);
 		break;
 	case BLK_WRITE:
