@@ -64,6 +64,27 @@ bool recover_view_ok(const struct csvfs *fs)
 	return fs->rcv->view_ok;
 }
 
+/* Has every member of the present view told what it knows? */
+static bool heard_all(const struct recover *r)
+{
+	const struct cluster_view *v = cluster_current(r->fs->env->cluster);
+
+	for (uint32_t i = 0; v && i < v->n; i++) {
+		if (!r->heard[i] && v->m[i].nodeid != r->fs->self.nodeid)
+			return false;
+	}
+	return v;
+}
+
+bool recover_unfenced(struct csvfs *fs, uint64_t end_ns)
+{
+	struct recover *r = fs->rcv;
+
+	while (!r->self_fenced && !heard_all(r) && fs_now_ns(fs) < end_ns)
+		sched_wait_until(fs->env->sched, &fs->state_wq, end_ns, false);
+	return !r->self_fenced && heard_all(r);
+}
+
 /* ---- facts ------------------------------------------------------------------------------------------------------------------- */
 
 static void forget_old(struct recover *r)
@@ -155,15 +176,12 @@ void rcv_set_replayed(struct rcv_node *n, uint32_t slot)
 bool rcv_may_replay(const struct rcv_node *n)
 {
 	const struct recover *r = n->rcv;
-	const struct cluster_view *v = cluster_current(r->fs->env->cluster);
 	const struct rcv_node *o;
 
 	if (!rcv_is_coordinator(r) || n->claimed_by)
 		return false;
-	for (uint32_t i = 0; i < v->n; i++) {
-		if (!r->heard[i])
-			return false;
-	}
+	if (!heard_all(r))
+		return false;
 	if (r->fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE)
 		return true;
 	cds_list_for_each_entry(o, &r->nodes, node) {
@@ -273,6 +291,11 @@ static void heard_of_self(struct recover *r, struct cluster_node from, unsigned 
 		r->gone_heard |= r->gone_said && (flags & FACT_FENCED);
 		sched_wake_all(fs->env->sched, &fs->state_wq);
 		return;
+	}
+	if (flags & FACT_FENCED) {
+		r->self_fenced = true;
+		blk_gate_close(fs->env->blk);	/* also in the middle of a healed minority's write back */
+		sched_wake_all(fs->env->sched, &fs->state_wq);
 	}
 	if (r->gone_said)
 		return;

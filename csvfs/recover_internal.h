@@ -38,6 +38,7 @@ struct recover {
 	bool view_ok;			/* usable and the lock tables are complete */
 	uint64_t view_seq;		/* of the last usable view */
 	bool heard[CLUSTER_NODES_MAX];	/* members (by place) that have announced in the current view */
+	bool self_fenced;		/* the others have a proof that this very life is gone */
 	bool gone_said, gone_heard;	/* recover_announce_gone() */
 	enum csv_proof gone_kind;
 	unsigned workers;

@@ -9,7 +9,7 @@
  *	10 s	nothing drained: leave without a word, and be fenced (R9)
  *
  * Healed minority (R11): the others went on without us, but nobody has fenced us: what we hold is still ours.  Then the order is: no new
- * operations -> those under way end -> commit, write back, drain -> slot FREE -> as above.  Nothing of our lock state is merged.
+ * operations -> all members have said what they know, and none that we are fenced -> those under way end -> commit, write back, drain -> slot FREE -> as above.  Nothing of our lock state is merged.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -118,6 +118,8 @@ static void heal_coro(void *arg)
 	}
 	if (!ret && busy)
 		ret = -ETIMEDOUT;
+	if (!ret && !recover_unfenced(fs, end))
+		ret = -CSV_E_FENCED;
 	if (!ret && fs->jnl && !fs->env->blk->gate_closed)
 		ret = heal_write_back(fs);
 	if (!ret && fs->slot != CSV_NO_SLOT && !fs->env->blk->gate_closed)

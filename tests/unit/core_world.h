@@ -42,6 +42,7 @@ struct cw_write { struct cds_list_head node; struct blk_req *req; uint64_t off; 
 struct cw_node {
 	uint32_t id;
 	bool on, in_group;
+	bool cut;				/* in the minority part of a partition */
 	uint64_t incarnation;
 	struct cluster_port port;
 	struct link_port link;
@@ -72,7 +73,7 @@ struct cw {
 	uint64_t ring_seq, next_incarnation, rnd;
 	unsigned fence_calls, fence_fail;	/* fail the next so many */
 	uint64_t fence_ns;			/* how long the agent takes */
-	bool no_quorum;
+	bool no_quorum, fence_lies;
 	unsigned fail_reads;			/* the next so many answer -EIO */
 	char last_log[CW_NODES][512];
 	char all_log[65536];
@@ -107,7 +108,7 @@ static void cw_tell_members(struct cw_node *to)
 	struct cw_ev *e = cw_ev_new(CW_MEMBERS, NULL, 0);
 
 	for (unsigned i = 0; i < CW_NODES; i++) {
-		if (cw.node[i].in_group)
+		if (cw.node[i].in_group && cw.node[i].cut == to->cut)
 			e->m[e->n++] = i + 1;
 	}
 	cds_list_add_tail(&e->node, &to->engine);
@@ -117,12 +118,12 @@ static void cw_tell_ring(struct cw_node *to)
 {
 	struct cw_ev *e = cw_ev_new(CW_TOTEM, NULL, 0);
 
-	e->ring = (struct ring_id){ 1, cw.ring_seq };
+	e->ring = (struct ring_id){ 1 + to->cut, cw.ring_seq };
 	cds_list_add_tail(&e->node, &to->engine);
 	cw_tell_members(to);
 	e = cw_ev_new(CW_QUORUM, NULL, 0);
-	e->ring = (struct ring_id){ 1, cw.ring_seq };
-	e->n = !cw.no_quorum;
+	e->ring = (struct ring_id){ 1 + to->cut, cw.ring_seq };
+	e->n = !cw.no_quorum && !to->cut;
 	cds_list_add_tail(&e->node, &to->engine);
 }
 
@@ -158,7 +159,7 @@ static int cw_port_send(struct cluster_port *p, const void *buf, size_t len)
 	for (unsigned i = 0; i < CW_NODES; i++) {
 		struct cw_ev *e;
 
-		if (!cw.node[i].in_group)
+		if (!cw.node[i].in_group || cw.node[i].cut != n->cut)
 			continue;
 		e = cw_ev_new(CW_MSG, buf, len);
 		e->from = n->id;
@@ -217,7 +218,7 @@ static void cw_link_peers(struct link_port *p, const uint32_t *nodeid, uint32_t 
 	for (unsigned b = 0; b < CW_NODES; b++) {
 		if (!me->wants[b]) {
 			cw_link_down(a, b);
-		} else if (cw.node[b].wants[a] && !me->linked[b]) {
+		} else if (cw.node[b].wants[a] && !me->linked[b] && cw.node[b].cut == me->cut) {
 			me->linked[b] = cw.node[b].linked[a] = true;
 			cds_list_add_tail(&cw_ev_new(CW_UP, NULL, 0)->node, &me->wire[b]);
 			cds_list_add_tail(&cw_ev_new(CW_UP, NULL, 0)->node, &cw.node[b].wire[a]);
@@ -317,7 +318,7 @@ static void cw_fence_fire(struct timer *t)
 		cw.fence_fail--;
 		f->req->result = csv_err_set(&f->req->err, -EIO, "fence_test n%u: no answer from the power switch", victim->id);
 	} else {
-		ck_assert_msg(!victim->on, "node %u was fenced while it lives", victim->id);
+		ck_assert_msg(!victim->on || cw.fence_lies, "node %u was fenced while it lives", victim->id);
 		cds_list_for_each_entry_safe(w, next, &victim->late, node) {
 			cds_list_del(&w->node);
 			free(w);
@@ -380,6 +381,7 @@ static void cw_boot(unsigned id)
 	ck_assert(!n->on);
 	n->id = id;
 	n->on = true;
+	n->cut = false;
 	n->hold_writes = false;
 	n->incarnation = ++cw.next_incarnation * 1000 + id;
 	n->port = (struct cluster_port){ &cw_port_ops, id };
@@ -426,6 +428,20 @@ static void cw_off(unsigned id, bool ring)
 static void cw_power_cut(unsigned id)
 {
 	cw_off(id, true);
+}
+
+/* These nodes (a bit each, from bit 1) are cut off from the rest and have no quorum; 0 heals. */
+static void cw_partition(unsigned mask)
+{
+	for (unsigned id = 1; id <= CW_NODES; id++)
+		cw_n(id)->cut = mask & 1u << id;
+	for (unsigned a = 0; a < CW_NODES; a++) {
+		for (unsigned b = 0; b < a; b++) {
+			if (cw.node[a].cut != cw.node[b].cut)
+				cw_link_down(a, b);
+		}
+	}
+	cw_new_ring();
 }
 
 /* The process dies, the node lives: nothing of it is in flight any more. */

@@ -371,6 +371,67 @@ START_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence)
 }
 END_TEST
 
+START_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up)
+{
+	const char *reason;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	set(1, 90);
+	ck_assert_uint_ne(cw_group_on_disk(&cw_n(1)->fs->geo), 90);
+	cw.fence_fail = 100000;			/* an agent that cannot reach it */
+	cw_partition(1u << 1);
+	cw_start(2, get_coro);
+	settle(3000);
+	ck_assert(!cw_n(2)->done);
+	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, NULL), CSVFS_PAUSED);
+	ck_assert_int_eq(csvfs_state(cw_n(2)->fs, NULL), CSVFS_ACTIVE);
+	cw_partition(0);
+	ck_assert(cw_run(10000, cw_is_done, cw_n(2)));
+	ck_assert_int_eq(cw_n(2)->ret, 0);
+	ck_assert_uint_eq(got_value, 90);
+	settle(2000);
+	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, &reason), CSVFS_WITHDRAWN);
+	ck_assert_msg(strstr(reason, "the others went on without this node"), "%s", reason);
+	ck_assert(cw_n(1)->fs->left);
+	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
+	cw_do(1, cw_umount_coro);
+	cw_off(1, false);
+	cw_mount(1);
+	set(1, 91);
+	arg_value = 0;
+	ck_assert_uint_eq(get(3), 91);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write)
+{
+	uint64_t writes;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	set(1, 92);
+	cw.fence_lies = true;			/* confirmed although it lives: as after a wrong word of the operator */
+	cw_partition(1u << 1);
+	ck_assert_uint_eq(get(2), 92);
+	arg_value = 93;
+	cw_do(2, set_coro);
+	writes = cw_n(1)->blk.n_writes;
+	cw_partition(0);
+	settle(5000);
+	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, NULL), CSVFS_WITHDRAWN);
+	/* at most its heartbeat */
+	ck_assert_uint_le(cw_n(1)->blk.n_writes, writes + 1);
+	ck_assert_uint_eq(get(3), 93);
+	cw_teardown();
+}
+END_TEST
+
 UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay),
 	  UNIT_TEST(failed_fencing_is_told_and_tried_again_until_it_succeeds),
 	  UNIT_TEST(a_dead_process_on_a_living_node_needs_no_fence),
@@ -383,4 +444,6 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence),
 	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
+	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
+	  UNIT_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write),
 	  UNIT_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence))
