@@ -27,12 +27,14 @@
 #include <urcu.h>
 
 #include "csvfs/csvfs_internal.h"
+#include "csvfs/ctl.h"
 
 struct csvfsd {
 	struct csvfsd_options opt;
 	struct world w;
 	struct ready ready;
 	struct fused f;
+	struct ctl *ctl;
 	struct csv_err err;
 	bool mounted, stopping;
 	int sig_fd, exit_code;
@@ -246,15 +248,19 @@ static int run(struct csvfsd *d)
 	pthread_mutex_init(&d->f.buf_lock, NULL);
 	rc = signals_open(d);
 	if (!rc)
+		rc = ctl_start(&d->w, &d->f, &d->opt, &d->ctl, &d->err);
+	if (!rc)
 		rc = sched_spawn(d->w.sched, "start", start_coro, d);
 	if (rc) {
-		csv_err_set(&d->err, rc, "cannot start: %s", strerror(-rc));
+		if (!d->err.code)
+			csv_err_set(&d->err, rc, "cannot start: %s", strerror(-rc));
 		ready_fail(&d->ready, &d->err);
 		d->exit_code = 32;
 	} else {
 		memory_guard(d);
 		loop_run(d->w.loop);
 	}
+	ctl_stop(d->ctl);
 	if (d->f.se)
 		fuse_session_destroy(d->f.se);
 	if (d->f.dp)

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * ctl.c - see ctl.h: the socket, the table of verbs.
+ */
+#include "csvfs/ctl_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "utils/base/text.h"
+
+static const struct { const char *verb; json_t *(*fn)(struct ctl *c, const json_t *args); } verbs[] = {
+	{ "cluster.status", ctl_cluster_status }, { "node.list", ctl_node_list }, { "volume.list", ctl_volume_list },
+	{ "volume.show", ctl_volume_show }, { "lock.list", ctl_lock_list }, { "lock.show", ctl_lock_list },
+};
+
+struct running { struct ctl *c; struct rpc_call *call; };
+
+static void run_coro(void *arg)
+{
+	struct running r = *(struct running *)arg;
+	const char *verb = rpc_call_verb(r.call);
+	json_t *reply = NULL;
+	size_t i;
+
+	free(arg);
+	for (i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (!strcmp(verb, verbs[i].verb))
+			break;
+	if (i < ARRAY_SIZE(verbs))
+		reply = verbs[i].fn(r.c, rpc_call_args(r.call));
+	else
+		reply = rpc_reply_error(RPC_USAGE, "csvfsd knows no \"%s\"; is csvctl of a newer version than the running daemon?", verb);
+	rpc_call_reply_take(r.call, reply);
+}
+
+static void on_request(void *arg, struct rpc_call *call)
+{
+	struct ctl *c = arg;
+	struct running *r = malloc(sizeof(*r));
+
+	if (r)
+		*r = (struct running){ c, call };
+	if (!r || sched_spawn(c->w->sched, "ctl", run_coro, r)) {
+		free(r);
+		rpc_call_reply_take(call, NULL);
+	}
+}
+
+int ctl_start(struct world *w, struct fused *f, const struct csvfsd_options *opt, struct ctl **ret, struct csv_err *err)
+{
+	struct ctl *c = calloc(1, sizeof(*c));
+	char name[64];
+	int rc;
+
+	if (!c)
+		return csv_err_set(err, -ENOMEM, "out of memory");
+	c->w = w;
+	c->f = f;
+	c->opt = opt;
+	c->started_ns = clock_mono_ns(&w->clock);
+	if (!realpath(opt->dir, c->dir))
+		snprintf(c->dir, sizeof(c->dir), "%s", opt->dir);
+	rc = cluster_facts_read(&c->facts, err);
+	snprintf(name, sizeof(name), "csvfs-%016" PRIx64, w->geo.lockspace);
+	if (!rc)
+		rc = rpc_server_new(w->loop, &w->log, name, 0, on_request, c, &c->srv, err);
+	if (rc) {
+		free(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+void ctl_stop(struct ctl *c)
+{
+	if (!c)
+		return;
+	rpc_server_free(c->srv);
+	free(c);
+}
+
+/* ---- cluster and nodes ------------------------------------------------------------------------------------------------------- */
+
+json_t *ctl_incarnation(uint64_t incarnation)
+{
+	char text[20];
+
+	snprintf(text, sizeof(text), "%016" PRIx64, incarnation);
+	return json_string(text);
+}
+
+json_t *ctl_cluster_status(struct ctl *c, const json_t *args)
+{
+	const struct cluster_view *v = cluster_current(c->w->env.cluster);
+	const struct cluster_stats *st = cluster_stats(c->w->env.cluster);
+	json_t *reply = rpc_reply_new("cluster");
+
+	(void)args;
+	if (!reply)
+		return NULL;
+	rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:b, s:b, s:i, s:i, s:I, s:I}", "name", c->facts.cluster_name, "volume", c->dir,
+					    "quorate", v != NULL, "crypto", c->facts.crypto, "members", v ? (int)v->n : 0, "nodes",
+					    (int)c->facts.nodes, "views", (json_int_t)st->views, "suspends", (json_int_t)st->suspends));
+	return reply;
+}
+
+json_t *ctl_node_list(struct ctl *c, const json_t *args)
+{
+	const struct cluster_view *v = cluster_current(c->w->env.cluster);
+	json_t *reply = rpc_reply_new("node");
+
+	(void)args;
+	for (uint32_t i = 0; reply && v && i < v->n; i++)
+		rpc_reply_add_take(reply, json_pack("{s:i, s:o, s:s, s:b, s:I}", "nodeid", (int)v->m[i].nodeid, "incarnation",
+						    ctl_incarnation(v->m[i].incarnation), "volume", c->dir, "self",
+						    v->m[i].nodeid == cluster_self(c->w->env.cluster), "unacknowledged_ms",
+						    (json_int_t)mesh_unacked_ms(c->w->env.mesh, v->m[i].nodeid)));
+	return reply;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * ctl_lock.c - lock list and show: what this node has cached, and what the lock manager's masters here know.
+ */
+#include "csvfs/ctl_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "utils/rpc/rpc_msg.h"
+
+#define INT(x) ((json_int_t)(x))
+
+bool ctl_lock_parse(const uint8_t *name, uint8_t len, struct csv_owner *ret)
+{
+	struct le32 type;
+	struct le64 id;
+
+	if (len != CSV_LOCKNAME_LEN)
+		return false;
+	memcpy(&type, name, 4);
+	memcpy(&id, name + 4, 8);
+	*ret = (struct csv_owner){ le32_get(type), le64_get(id) };
+	return true;
+}
+
+static void name_text(struct csv_owner o, char ret[40])
+{
+	snprintf(ret, 40, "%s:%" PRIu64, mhdr_owner_name(o.type), o.id);
+}
+
+json_t *ctl_lock_name(struct csv_owner o)
+{
+	char text[40];
+
+	name_text(o, text);
+	return json_string(text);
+}
+
+/* A page of a walk: items [from, from + RPC_PAGE_ITEMS) of those that fit the filter. */
+struct page { json_t *reply; const char *name; uint64_t at, from; bool more, waiting_only; };
+
+static bool page_wants(struct page *p, struct csv_owner o)
+{
+	char text[40];
+
+	if (p->name) {
+		name_text(o, text);
+		if (strcmp(text, p->name))
+			return false;
+	}
+	if (p->at++ < p->from)
+		return false;
+	if (p->at > p->from + RPC_PAGE_ITEMS) {
+		p->more = true;
+		return false;
+	}
+	return true;
+}
+
+static bool add_cached(void *arg, const struct glock_info *i)
+{
+	struct page *p = arg;
+
+	if (page_wants(p, i->owner))
+		rpc_reply_add_take(p->reply, json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:I, s:I}", "name", ctl_lock_name(i->owner), "role",
+						       "cached", "mode", dlm_mode_name(i->mode), "wanted", dlm_mode_name(i->wanted),
+						       "holders", (int)i->holders, "waiters", (int)i->waiters, "bounces", INT(i->bounces),
+						       "held_ms", INT(i->held_ms)));
+	return !p->more;
+}
+
+static bool add_mastered(void *arg, const uint8_t *name, uint8_t name_len, const struct dlm_holder_info *h, uint32_t n)
+{
+	struct page *p = arg;
+	struct csv_owner o;
+	json_t *list;
+
+	if (!ctl_lock_parse(name, name_len, &o) || !page_wants(p, o))
+		return !p->more;
+	list = json_array();
+	for (uint32_t i = 0; i < n; i++)
+		json_array_append_new(list, json_pack("{s:i, s:o, s:s, s:s, s:b, s:b, s:I}", "nodeid", (int)h[i].nodeid, "incarnation",
+						      ctl_incarnation(h[i].incarnation), "mode", dlm_mode_name(h[i].granted), "wanted",
+						      dlm_mode_name(h[i].wanted), "phantom", h[i].phantom, "waiting", h[i].waiting,
+						      "since_ms", INT(h[i].since_ms)));
+	rpc_reply_add_take(p->reply, json_pack("{s:o, s:s, s:o}", "name", ctl_lock_name(o), "role", "master", "grants", list));
+	return !p->more;
+}
+
+static json_t *stats(struct ctl *c)
+{
+	struct dlm_stats s;
+
+	dlm_stats(csvfs_dlm(c->f->fs), &s);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "messages_sent",
+			 INT(s.messages_sent), "messages_received", INT(s.messages_received), "requests", INT(s.requests),
+			 "remote_requests", INT(s.remote_requests), "grants", INT(s.grants), "blocking_callbacks", INT(s.basts),
+			 "downgrades", INT(s.downgrades), "noqueue_refused", INT(s.noqueue_refused), "bad_messages", INT(s.bad_messages),
+			 "recoveries", INT(s.recoveries), "recovery_us_last", INT(s.recovery_ns_last / 1000), "resources",
+			 INT(s.resources), "locks", INT(s.locks), "phantoms", INT(s.phantoms), "waiting", INT(s.waiting));
+}
+
+json_t *ctl_lock_list(struct ctl *c, const json_t *args)
+{
+	const json_t *from = json_object_get(args, "from");
+	struct page p = { .name = json_string_value(json_object_get(args, "name")) };
+
+	if (!c->f->fs)
+		return rpc_reply_error(RPC_CONFLICT, "%s: not mounted yet: it waits for the cluster, see: csvctl cluster status", c->dir);
+	if (from && (!json_is_integer(from) || json_integer_value(from) < 0))
+		return rpc_reply_error(RPC_USAGE, "from: must be 0 or more");
+	p.from = (uint64_t)json_integer_value(from);
+	p.reply = rpc_reply_new("lock");
+	if (!p.reply)
+		return NULL;
+	json_object_set_new(p.reply, "stats", stats(c));
+	glock_walk(c->f->fs, add_cached, &p);
+	if (!p.more)
+		dlm_walk(csvfs_dlm(c->f->fs), add_mastered, &p);
+	if (p.more)
+		json_object_set_new(p.reply, "next", json_integer(INT(p.from + RPC_PAGE_ITEMS)));
+	else if (p.name && !json_array_size(json_object_get(p.reply, "items"))) {
+		json_decref(p.reply);
+		return rpc_reply_error(RPC_NOT_FOUND, "%s: nobody on this node has a lock of that name; csvctl lock list shows those there are",
+				       p.name);
+	}
+	return p.reply;
+}
