@@ -1,0 +1,413 @@
+/*
+ * real_link_conn.c - one TCP connection: buffers, handshake, frames.  See real_link.c for the invariants.
+ *
+ * Thread: the control thread.
+ */
+#include "utils/env/real_link_conn.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "utils/base/base.h"
+#include "utils/base/siphash.h"
+
+#define PORT_FIRST 7400
+#define PORT_COUNT 1024
+#define IN_BYTES (4 * (4 + LINK_FRAME_MAX))
+#define IN_SMALL 256
+#define OUT_MAX (16u << 20)
+#define READS_PER_TURN 16
+#define HANDSHAKE_NS (2 * NS_PER_SEC)
+#define USER_TIMEOUT_MS 3000
+#define LOG_EVERY_NS (60 * NS_PER_SEC)
+
+static uint64_t now(struct rlink *l)
+{
+	return sched_now_ns(loop_sched(l->loop));
+}
+
+/* Strangers must not fill the log. */
+static void grumble(struct rlink *l, const char *where, const char *what)
+{
+	if (l->logged_ns && now(l) - l->logged_ns < LOG_EVERY_NS) {
+		l->unlogged++;
+		return;
+	}
+	log_to(l->log, LOG_L_WARN, "link: %s %s: connection closed (%llu more since the last such line)", where, what,
+	       (unsigned long long)l->unlogged);
+	l->logged_ns = now(l);
+	l->unlogged = 0;
+}
+
+/* ---- addresses ----------------------------------------------------------------------------------------------------- */
+
+uint16_t link_port_number(uint64_t lockspace, unsigned k)
+{
+	static const uint8_t key[CSV_SIPHASH_KEY_BYTES] = "csvfs mesh port";
+	struct le64 v = le64_of(lockspace);
+
+	return PORT_FIRST + (csv_siphash(key, &v, sizeof(v)) + k * 97) % PORT_COUNT;
+}
+
+void link_addr_set_port(struct sockaddr_storage *sa, uint16_t port)
+{
+	if (sa->ss_family == AF_INET6)
+		((struct sockaddr_in6 *)sa)->sin6_port = htons(port);
+	else
+		((struct sockaddr_in *)sa)->sin_port = htons(port);
+}
+
+socklen_t link_addr_len(const struct sockaddr_storage *sa)
+{
+	return sa->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+static void addr_text(const struct sockaddr_storage *sa, char *ret, size_t size)
+{
+	char host[INET6_ADDRSTRLEN], serv[8];
+
+	if (getnameinfo((const struct sockaddr *)sa, link_addr_len(sa), host, sizeof(host), serv, sizeof(serv),
+			NI_NUMERICHOST | NI_NUMERICSERV))
+		snprintf(ret, size, "?");
+	else
+		snprintf(ret, size, sa->ss_family == AF_INET6 ? "[%.45s]:%.7s" : "%.45s:%.7s", host, serv);
+}
+
+/* May ask the resolver: at start only. */
+bool link_addr_resolve(const char *text, struct sockaddr_storage *ret)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *ai;
+
+	if (getaddrinfo(text, NULL, &hints, &ai))
+		return false;
+	memset(ret, 0, sizeof(*ret));
+	memcpy(ret, ai->ai_addr, ai->ai_addrlen);
+	freeaddrinfo(ai);
+	return ret->ss_family == AF_INET || ret->ss_family == AF_INET6;
+}
+
+/* ---- connections ------------------------------------------------------------------------------------------------------ */
+
+static int on_conn(void *arg, int fd, int revents);
+
+/* Tells nobody. */
+void link_conn_free(struct link_conn *c)
+{
+	struct rlink *l = c->l;
+
+	if (!c->peer)
+		l->n_anon--;
+	else if (c->peer->conn == c)
+		c->peer->conn = NULL;
+	else if (c->peer->trying == c)
+		c->peer->trying = NULL;
+	timer_del(loop_sched(l->loop), &c->deadline);
+	loop_del_fd(l->loop, c->fd);
+	close(c->fd);
+	cds_list_del(&c->node);
+	free(c->in);
+	free(c->out);
+	free(c);
+}
+
+void link_conn_close(struct link_conn *c)
+{
+	struct rlink *l = c->l;
+	struct link_peer *p = c->peer;
+	bool was_up = p && p->conn == c;
+
+	link_conn_free(c);
+	if (was_up) {
+		if (p->n_addrs == 1)
+			p->at--;	/* link_peer_next() tries the same again; with several, the next address */
+		l->ev->down(l->arg, p->nodeid);
+	}
+	if (p && l->started)
+		link_peer_next(p);
+}
+
+static void on_deadline(struct timer *t)
+{
+	struct link_conn *c = container_of(t, struct link_conn, deadline);
+
+	if (!c->peer) {
+		c->l->stats.refused++;
+		grumble(c->l, c->where, "did not say who it is in time");
+	}
+	link_conn_close(c);
+}
+
+struct link_conn *link_conn_new(struct rlink *l, int fd, struct link_peer *peer, enum link_state state,
+			     const struct sockaddr_storage *sa)
+{
+	struct link_conn *c = calloc(1, sizeof(*c));
+	int one = 1, idle = 30, ms = USER_TIMEOUT_MS;
+
+	if (!c)
+		return NULL;
+	c->l = l;
+	c->fd = fd;
+	c->peer = peer;
+	c->state = state;
+	c->in_cap = IN_SMALL;
+	c->in = malloc(c->in_cap);
+	c->events = state == CONNECTING ? POLLOUT : POLLIN;
+	addr_text(sa, c->where, sizeof(c->where));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	if (!c->in || loop_add_fd(l->loop, fd, c->events, on_conn, c) < 0) {
+		free(c->in);
+		free(c);
+		return NULL;
+	}
+	timer_init(&c->deadline, on_deadline);
+	timer_set(loop_sched(l->loop), &c->deadline, now(l) + HANDSHAKE_NS);
+	cds_list_add_tail(&c->node, &l->conns);
+	if (!peer)
+		l->n_anon++;
+	return c;
+}
+
+bool link_conn_append(struct link_conn *c, const void *buf, size_t len)
+{
+	if (c->out_len + len > c->out_cap) {
+		size_t cap = c->out_cap ? c->out_cap : 4096;
+		uint8_t *out;
+
+		while (cap < c->out_len + len)
+			cap *= 2;
+		out = cap <= OUT_MAX ? realloc(c->out, cap) : NULL;
+		if (!out) {
+			c->broken = true;
+			return false;
+		}
+		c->out = out;
+		c->out_cap = cap;
+	}
+	memcpy(c->out + c->out_len, buf, len);
+	c->out_len += len;
+	return true;
+}
+
+static void conn_want(struct link_conn *c, int events)
+{
+	if (c->events != events && loop_mod_fd(c->l->loop, c->fd, events) == 0)
+		c->events = events;
+}
+
+/* False: the connection is gone. */
+bool link_conn_flush(struct link_conn *c)
+{
+	while (c->out_off < c->out_len && !c->broken) {
+		ssize_t n = send(c->fd, c->out + c->out_off, c->out_len - c->out_off, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			conn_want(c, POLLIN | POLLOUT);
+			/* The front is not needed any more: without this a slow peer would let the buffer grow for ever. */
+			memmove(c->out, c->out + c->out_off, c->out_len - c->out_off);
+			c->out_len -= c->out_off;
+			c->out_off = 0;
+			return true;
+		}
+		if (n < 0) {
+			c->broken = true;
+			break;
+		}
+		c->out_off += n;
+		c->l->stats.writes++;
+		c->l->stats.bytes_sent += n;
+	}
+	if (c->broken) {
+		link_conn_close(c);
+		return false;
+	}
+	c->out_off = c->out_len = 0;
+	conn_want(c, POLLIN);
+	return true;
+}
+
+/* ---- becoming a link ------------------------------------------------------------------------------------------------------ */
+
+/* c->peer is set and proved.  False: no memory, c is closed. */
+static bool conn_up(struct link_conn *c)
+{
+	struct rlink *l = c->l;
+	struct link_peer *p = c->peer;
+	uint8_t *in = realloc(c->in, IN_BYTES);
+
+	if (!in) {
+		link_conn_close(c);
+		return false;
+	}
+	c->in = in;
+	c->in_cap = IN_BYTES;
+	timer_del(loop_sched(l->loop), &c->deadline);
+	timer_del(loop_sched(l->loop), &p->retry);
+	if (p->trying == c)
+		p->trying = NULL;
+	if (p->conn) {
+		link_conn_free(p->conn);
+		l->ev->down(l->arg, p->nodeid);
+	}
+	p->conn = c;
+	p->backoff_ns = 0;
+	c->state = UP;
+	log_to(l->log, LOG_L_INFO, "link to node %u: up, %s", p->nodeid, c->where);
+	l->ev->up(l->arg, p->nodeid);
+	return true;
+}
+
+static void refuse(struct link_conn *c, const char *why)
+{
+	c->l->stats.refused++;
+	grumble(c->l, c->where, why);
+	link_conn_close(c);
+}
+
+/* One step of the handshake with the bytes at `at`.  Returns how many it used, 0 for "not enough yet", -1 when c is gone. */
+static int shake(struct link_conn *c, const uint8_t *at, size_t len)
+{
+	struct rlink *l = c->l;
+	uint8_t proof[AUTH_PROOF_BYTES];
+	const char *wrong;
+	struct link_peer *p;
+
+	switch (c->state) {
+	case WAIT_HELLO:
+		if (len < AUTH_HELLO_BYTES)
+			return 0;
+		wrong = auth_got_hello(&l->auth, &c->talk, at);
+		if (!wrong && !link_peer_find(l, c->talk.peer))
+			wrong = "says that it is a node which is not in corosync's node list";
+		if (!wrong && c->talk.peer > l->self)
+			wrong = "has the higher node id and should wait for our call";
+		if (wrong || !link_conn_append(c, c->talk.answer, AUTH_ANSWER_BYTES)) {
+			refuse(c, wrong ? wrong : "cannot be answered: out of memory");
+			return -1;
+		}
+		c->state = WAIT_PROOF;
+		return AUTH_HELLO_BYTES;
+	case WAIT_ANSWER:
+		if (len < AUTH_ANSWER_BYTES)
+			return 0;
+		wrong = auth_got_answer(&l->auth, &c->talk, at, proof);
+		if (wrong || !link_conn_append(c, proof, sizeof(proof))) {
+			refuse(c, wrong ? wrong : "cannot be answered: out of memory");
+			return -1;
+		}
+		l->stats.connected++;
+		return conn_up(c) ? AUTH_ANSWER_BYTES : -1;
+	case WAIT_PROOF:
+		if (len < AUTH_PROOF_BYTES)
+			return 0;
+		wrong = auth_got_proof(&l->auth, &c->talk, at);
+		if (wrong) {
+			refuse(c, wrong);
+			return -1;
+		}
+		p = link_peer_find(l, c->talk.peer);
+		l->n_anon--;
+		c->peer = p;
+		l->stats.accepted++;
+		return conn_up(c) ? AUTH_PROOF_BYTES : -1;
+	default:
+		return 0;
+	}
+}
+
+/* The same for frames. */
+static int take_frame(struct link_conn *c, const uint8_t *at, size_t len)
+{
+	struct rlink *l = c->l;
+	struct le32 le;
+	uint32_t n;
+
+	if (len < sizeof(le))
+		return 0;
+	memcpy(&le, at, sizeof(le));
+	n = le32_get(le);
+	if (n && n <= LINK_FRAME_MAX && len < sizeof(le) + n)
+		return 0;
+	if (!n || n > LINK_FRAME_MAX || l->ev->frame(l->arg, c->peer->nodeid, at + sizeof(le), n) < 0) {
+		l->stats.bad_frames++;
+		grumble(l, c->where, "sent a bad frame");
+		link_conn_close(c);
+		return -1;
+	}
+	return (int)(sizeof(le) + n);
+}
+
+/* False: the connection is gone. */
+static bool conn_parse(struct link_conn *c)
+{
+	size_t off = 0;
+
+	for (;;) {
+		int n = c->state == UP ? take_frame(c, c->in + off, c->in_len - off)
+				       : shake(c, c->in + off, c->in_len - off);
+
+		if (n < 0)
+			return false;
+		if (!n)
+			break;
+		off += n;
+	}
+	memmove(c->in, c->in + off, c->in_len - off);
+	c->in_len -= off;
+	return true;
+}
+
+static bool conn_connected(struct link_conn *c)
+{
+	int e = 0;
+	socklen_t len = sizeof(e);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0 || e ||
+	    auth_hello(&c->l->auth, &c->talk, c->peer->nodeid) || !link_conn_append(c, c->talk.hello, AUTH_HELLO_BYTES)) {
+		link_conn_close(c);
+		return false;
+	}
+	c->state = WAIT_ANSWER;
+	return link_conn_flush(c);
+}
+
+static int on_conn(void *arg, int fd, int revents)
+{
+	struct link_conn *c = arg;
+
+	(void)fd;
+	if (c->state == CONNECTING) {
+		conn_connected(c);
+		return 0;
+	}
+	if ((revents & POLLOUT) && !link_conn_flush(c))
+		return 0;
+	if (!(revents & (POLLIN | POLLHUP | POLLERR)))
+		return 0;
+	for (unsigned i = 0; i < READS_PER_TURN; i++) {
+		ssize_t n = recv(c->fd, c->in + c->in_len, c->in_cap - c->in_len, 0);
+
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+			break;
+		if (n <= 0) {
+			link_conn_close(c);
+			return 0;
+		}
+		c->in_len += n;
+		c->l->stats.bytes_received += n;
+		if (!conn_parse(c))
+			return 0;
+	}
+	return 0;
+}
+
