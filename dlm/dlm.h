@@ -31,6 +31,12 @@ const char *dlm_mode_name(enum dlm_mode m);
 #define DLM_LVB_LEN 128
 
 #define DLM_NOQUEUE 1u		/* answer -EAGAIN instead of waiting; the present holders do get their blocking callback */
+/*
+ * Phantoms do not count.  For the locks that recovery itself needs (a lost node's slot): after both directory nodes of a name
+ * are gone every name counts as EX-locked by the lost, so they would wait for what only their holder can bring about.  Use it for
+ * all requests of such a name or for none: a request without it waits for the phantoms, and those behind it with it.
+ */
+#define DLM_PAST_PHANTOMS 2u
 
 struct dlm;
 struct dlm_lock;
@@ -98,6 +104,13 @@ void dlm_cancel(struct dlm *d, struct dlm_lock *l);
 /* Forgets the lock (must be NL and not busy): no traffic is owed for it afterwards. */
 void dlm_lock_done(struct dlm *d, struct dlm_lock *l);
 
+/*
+ * Before the first view: who may hold locks although nobody in the cluster may remember (the owners of ACTIVE slots on disk, rule R9).
+ * When no participant of the first view has a past (all of them have just started), every name counts as EX-locked by
+ * these until they are replayed, and lost() names them; those that take part themselves are not meant.
+ * For it to close the gap: own slot ACTIVE on disk, then read the others', then this, then cluster_start().
+ */
+void dlm_presume_lost(struct dlm *d, const struct cluster_node *who, uint32_t n);
 /*
  * Proofs about a lost node, delivered to every member in the same order (the file system sends them as ordered messages):
  * fenced = it writes nothing more: phantoms below PW fall.  replayed = its journal is replayed and flushed: the rest falls.

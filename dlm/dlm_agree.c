@@ -10,7 +10,9 @@
  *  1. The newest candidate of all ("top") is the newest view that may have run.  Whoever has a past and is not in top has
  *     been gone while the others went on: purged (rule R11).  Whoever is in the lost list of a node with a newer past: too.
  *  2. Everybody in any candidate of a participant may hold locks.  Who of them takes no part is lost, until proven otherwise.
- *  3. A candidate of which two or more are gone may have names that nobody knows any more.
+ *  3. When nobody has a past, nobody can know who was there before: those whom the disk names (dlm_presume_lost()) may hold
+ *     anything.  A claim of somebody without a past says nothing about who takes part.
+ *  4. A candidate of which two or more are gone may have names that nobody knows any more.
  *
  * In doubt (a candidate that did not run) more nodes are purged and more names suspected than need be, never fewer.
  */
@@ -124,7 +126,7 @@ static void choose(const struct cluster_view *v, struct dlm_past *const *past, s
 		if (purged & 1ull << i)
 			continue;
 		accepted |= 1ull << i;
-		for (uint32_t k = 0; k < v->n; k++)
+		for (uint32_t k = 0; k < v->n && past[i]->n_cand; k++)
 			if (!(accepted & 1ull << k) && dlm_lost_find(l, v->m[k]))
 				purged |= 1ull << k;
 	}
@@ -197,6 +199,18 @@ static void find_amnesia(const struct cluster_view *cand, struct dlm_agreed *ret
 		add_amnesia(ret, &a);
 }
 
+/* A cold start: any name. */
+static void presume_all(const struct cluster_view *v, struct dlm_agreed *ret)
+{
+	struct dlm_amnesia a = { .ring = v->ring };
+
+	for (uint32_t i = 0; i < ret->lost.n; i++)
+		if (ret->lost.e[i].proof != DLM_REPLAYED)
+			suspect(&a, ret->lost.e[i].who);
+	if (a.n_suspect)
+		add_amnesia(ret, &a);
+}
+
 static bool all_proven(struct dlm_lost_list *l, const struct dlm_amnesia *a)
 {
 	if (a->n_suspect > CLUSTER_NODES_MAX) {
@@ -227,6 +241,7 @@ void dlm_past_prune(struct dlm_past *p)
 void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struct dlm_agreed *ret_a)
 {
 	struct dlm_agreed *ret = ret_a;
+	bool cold = true;
 
 	memset(ret, 0, sizeof(*ret));
 	choose(v, past, &ret->part);
@@ -248,11 +263,14 @@ void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struc
 
 		if (!view_has(&ret->part, v->m[i]))
 			continue;
+		cold &= !p->n_cand;
 		for (uint32_t k = 0; k < p->n_amnesia; k++)
 			add_amnesia(ret, &p->amnesia[k]);
 		for (uint32_t k = 0; k < p->n_cand; k++)
 			find_amnesia(&p->cand[k], ret);
 	}
+	if (cold)
+		presume_all(v, ret);
 }
 
 /* ---- on the wire ----------------------------------------------------------------------------------------------------------- */

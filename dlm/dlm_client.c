@@ -56,7 +56,7 @@ void dlm_client_finish(struct dlm *d, struct dlm_client *c, int status)
 void dlm_client_send(struct dlm *d, struct dlm_client *c)
 {
 	struct dlm_msg m = { .type = DLM_M_REQUEST, .name = c->name, .reqid = c->reqid, .mode = c->l->wanted,
-			     .flags = c->flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0 };
+			     .flags = dlm_wire_flags(c->flags) };
 	uint32_t to, dir2;
 
 	if (dlm_res_find(d, &c->name))

@@ -186,7 +186,7 @@ static struct dlm_res *suspicious(struct dlm *d, const struct dlm_name *name)
 static void forward(struct dlm *d, const struct dlm_rec *rec, struct cluster_node who, const struct dlm_msg *m)
 {
 	struct dlm_msg f = { .type = DLM_M_FORWARD, .name = m->name, .reqid = m->reqid, .mode = m->mode, .node = who.nodeid,
-			     .flags = m->flags & DLM_F_NOQUEUE, .gen = rec->gen };
+			     .flags = m->flags & (DLM_F_NOQUEUE | DLM_F_PAST), .gen = rec->gen };
 
 	dlm_send(d, rec->master.nodeid, &f);
 }
@@ -356,7 +356,7 @@ void dlm_dir_master_you(struct dlm *d, struct cluster_node from, const struct dl
 	c->state = DLM_C_MASTER;
 	if (!c->cancel) {
 		struct dlm_msg own = { .type = DLM_M_REQUEST, .name = c->name, .reqid = c->reqid, .mode = c->l->wanted,
-				       .flags = c->flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0 };
+				       .flags = dlm_wire_flags(c->flags) };
 
 		dlm_res_request(d, r, d->me, &own, false);
 	}

@@ -61,6 +61,7 @@ enum dlm_type {
 #define DLM_F_DIR 2u		/* REQUEST: to the directory */
 #define DLM_F_LVB 4u		/* GRANT: valid value block inside; DOWN: written; REPORT: valid and inside */
 #define DLM_F_FULL 8u		/* REFUSED: too many locks */
+#define DLM_F_PAST 16u		/* REQUEST FORWARD BACK: DLM_PAST_PHANTOMS */
 
 struct dlm_msg {
 	uint8_t type, flags, mode;
@@ -127,6 +128,11 @@ struct dlm_agreed {
 	struct dlm_amnesia amnesia[DLM_AMNESIA_MAX];
 };
 
+static inline uint8_t dlm_wire_flags(unsigned request_flags)
+{
+	return (request_flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0) | (request_flags & DLM_PAST_PHANTOMS ? DLM_F_PAST : 0);
+}
+
 /* Pure and the same on all members. past[i] belongs to v->m[i]. */
 void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struct dlm_agreed *ret_a);
 const char *dlm_past_decode(struct csv_cursor *c, struct dlm_past *ret_p);
@@ -153,6 +159,7 @@ struct dlm_lkb {
 	uint8_t mode;			/* granted, or wanted while waiting */
 	uint8_t asked;			/* strongest BAST sent for the present mode; NL: none */
 	bool phantom;
+	bool past_phantoms;		/* waiting: phantoms are not in its way */
 	uint64_t since_ns;
 	/* reports only */
 	bool lvb_valid;

@@ -414,8 +414,11 @@ static void on_reg(struct dlm *d, struct cluster_node from, const struct dlm_msg
 		dlm_bad_msg(d, from, "registers at a node that is no directory node of the name", dir1);
 	else if (dlm_rec_find(d->dir, &m->name))
 		dlm_bad_msg(d, from, "registers a name that another master has registered", m->name.len);
-	else
+	else {
 		dlm_rec_add(&d->dir, &m->name, from, 0);
+		if (dir1 == d->self)
+			d->peer[dlm_part_index(d, from)].records++;
+	}
 }
 
 static void on_report(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
@@ -489,6 +492,7 @@ static void take_over(struct dlm *d, struct dlm_orphan *o)
 	cds_list_splice(&o->reports, &r->reports);
 	CDS_INIT_LIST_HEAD(&o->reports);
 	dlm_rec_add(&d->dir, &o->name, d->me, 0);
+	d->peer[dlm_part_index(d, d->me)].records++;
 	batch_put(d, dir2, &m);
 	cds_list_for_each_entry(k, &r->reports, node)
 		adopt(d, &r->name, k->who, k->reqid);

@@ -6,7 +6,7 @@
  *  1. The waiting list is in order of arrival.  A grant goes to its head, or to a newcomer when it is empty: so a stream of
  *     compatible newcomers starves nobody, and NOQUEUE is refused when anybody waits.
  *  2. Nothing is granted unless this node runs (D5), the record is at both directory nodes (P3), and the mode goes with
- *     everything granted, phantoms included (D1, D6).
+ *     everything granted, phantoms included (D1, D6; DLM_PAST_PHANTOMS is the caller's own exception).
  *  3. Every holder that is in the way of a waiter has been sent a BAST that covers the waiter's mode (lkb->asked).
  *  4. A node has at most one entry per resource, so "who" finds it; reqid tells its present hold from an earlier one.
  */
@@ -113,14 +113,14 @@ static void res_remove(struct dlm *d, struct dlm_res *r)
 	dlm_send(d, dir1, &m);
 }
 
-static bool grantable(const struct dlm *d, const struct dlm_res *r, enum dlm_mode mode)
+static bool grantable(const struct dlm *d, const struct dlm_res *r, enum dlm_mode mode, bool past_phantoms)
 {
 	struct dlm_lkb *k;
 
 	if (!r->recorded || !dlm_running(d))
 		return false;
 	cds_list_for_each_entry(k, &r->granted, node)
-		if (!dlm_compat(d, k->mode, mode))
+		if (!dlm_compat(d, k->mode, mode) && !(k->phantom && past_phantoms))
 			return false;
 	return true;
 }
@@ -166,7 +166,7 @@ void dlm_res_settle(struct dlm *d, struct dlm_res *r)
 	if (!dlm_running(d))
 		return;
 	cds_list_for_each_entry_safe(k, tmp, &r->waiting, node) {
-		if (grantable(d, r, k->mode))
+		if (grantable(d, r, k->mode, k->past_phantoms))
 			grant(d, r, k);
 		else if (!d->cfg.no_fifo)
 			break;
@@ -187,7 +187,7 @@ static void refuse(struct dlm *d, struct cluster_node who, const struct dlm_msg 
 void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, const struct dlm_msg *m, bool forwarded)
 {
 	struct dlm_lkb *k = lkb_find(&r->granted, who);
-	bool now = (cds_list_empty(&r->waiting) || d->cfg.no_fifo) && grantable(d, r, m->mode);
+	bool now = (cds_list_empty(&r->waiting) || d->cfg.no_fifo) && grantable(d, r, m->mode, m->flags & DLM_F_PAST);
 	int i = dlm_part_index(d, who);
 
 	if (k) {
@@ -214,6 +214,7 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 		return;
 	}
 	k = dlm_lkb_new(who, m->reqid, m->mode, dlm_now_ns(d));
+	k->past_phantoms = m->flags & DLM_F_PAST;
 	cds_list_add_tail(&k->node, &r->waiting);
 	count_lock(d, who, 1);
 	if (forwarded && !now) {

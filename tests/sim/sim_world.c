@@ -19,7 +19,7 @@ struct sim_event {
 	void *arg;
 	unsigned node;			/* 0: of the world */
 	uint64_t life;
-	bool cancelled;
+	uint64_t data[];
 };
 
 struct sim_host {
@@ -132,16 +132,26 @@ uint64_t sim_world_now_ns(const struct sim_world *w)
 
 /* ---- events ---------------------------------------------------------------------------------------------------- */
 
-struct sim_event *sim_world_at(struct sim_world *w, uint64_t time_ns, void (*fn)(void *arg), void *arg)
+struct sim_event *sim_world_at_copy(struct sim_world *w, uint64_t time_ns, void (*fn)(void *arg), const void *data, size_t len)
 {
-	struct sim_event *e = calloc(1, sizeof(*e));
+	struct sim_event *e = calloc(1, sizeof(*e) + len);
 
 	csv_assert(e);
 	csv_heap_node_init(&e->heap);
 	e->fn = fn;
-	e->arg = arg;
+	e->arg = e->data;
+	if (len)
+		memcpy(e->data, data, len);
 	if (csv_heap_add(&w->events, &e->heap, csv_max(time_ns, w->now_ns)) < 0)
 		csv_panic("out of memory for the event queue");
+	return e;
+}
+
+struct sim_event *sim_world_at(struct sim_world *w, uint64_t time_ns, void (*fn)(void *arg), void *arg)
+{
+	struct sim_event *e = sim_world_at_copy(w, time_ns, fn, NULL, 0);
+
+	e->arg = arg;
 	return e;
 }
 
@@ -359,11 +369,10 @@ bool sim_world_step(struct sim_world *w)
 		run_node(w, who);
 	} else {
 		struct sim_event *e = next_event(w);
-		void (*fn)(void *arg) = e->fn;
-		void *arg = e->arg;
 
-		sim_world_cancel(w, e);
-		fn(arg);
+		csv_heap_remove(&w->events, &e->heap);
+		e->fn(e->arg);
+		free(e);
 	}
 	for (unsigned i = 0; i < w->n_hook; i++)
 		w->hook[i].fn(w->hook[i].arg);

@@ -46,6 +46,8 @@ uint64_t sim_world_now_ns(const struct sim_world *w);
 struct sim_event *sim_world_at(struct sim_world *w, uint64_t time_ns, void (*fn)(void *arg), void *arg);
 /* The same, dropped without a call when this life of the node ends first. `arg` must then not need freeing. */
 struct sim_event *sim_world_at_node(struct sim_world *w, unsigned node, uint64_t time_ns, void (*fn)(void *arg), void *arg);
+/* The same as sim_world_at(), with a copy of `len` bytes of its own as argument (valid during the call, nothing to free). */
+struct sim_event *sim_world_at_copy(struct sim_world *w, uint64_t time_ns, void (*fn)(void *arg), const void *data, size_t len);
 void sim_world_cancel(struct sim_world *w, struct sim_event *e);	/* NULL allowed */
 
 /* ---- dice ------------------------------------------------------------------------------------------------------ */
