@@ -121,7 +121,7 @@ static void on_fenced(struct fence_req *r)
 	struct fencing *f = container_of(r, struct fencing, req);
 
 	if (r->result == 0)
-		say(f->p, "fenced %u %" PRIu64, r->node.nodeid, 
+		say(f->p, "fenced %u %" PRIu64, r->node.nodeid,
 		    (uint64_t)((clock_boot_ns(&f->p->clk) - f->since_ns) / NS_PER_MS));
 	else
 		say(f->p, "unfenced %u %s", r->node.nodeid, r->err.text);
