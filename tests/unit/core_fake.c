@@ -346,13 +346,12 @@ int jnl_format(struct blk *blk, const struct jnl_geometry *g, struct csv_err *er
 	uint8_t *buf = blk_alloc(CSV_BLOCK_SIZE);
 	int rc;
 
-	(void)err;
 	memset(buf, 0, CSV_BLOCK_SIZE);
 	mhdr_init(buf, CSV_MAGIC_JHEAD, g->start_blk, 0, (struct csv_owner){ CSV_OWN_SLOT, g->slot });
 	mhdr_seal(buf, g->uuid);
 	rc = blk_write(blk, g->start_blk * CSV_BLOCK_SIZE, buf, CSV_BLOCK_SIZE);
 	free(buf);
-	return rc;
+	return rc ? csv_err_set(err, rc, "journal %u: %s", g->slot, csv_err_describe(rc)) : 0;
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------------------------- */
