@@ -90,7 +90,7 @@ static void priv_settle(struct glock_priv *p)
 
 	if (p->refs)
 		return;
-	if (p->gl.mode != DLM_NL || p->dl.busy) {
+	if (p->gl.mode != DLM_NL || p->dl.granted != DLM_NL || p->dl.busy) {	/* (granted, but withdrawn before it was taken note of) */
 		if (cds_list_empty(&p->lru_node)) {
 			cds_list_add_tail(&p->lru_node, &t->lru);
 			t->lru_count++;

@@ -20,7 +20,8 @@
 #include "csvfs/publish.h"
 
 #define GEN_MASK 0x3fffffu	/* what fits into a node id beside the number (R29) */
-#define CANDIDATES_MAX 64	/* blocks looked at for a new inode before giving up */
+#define CANDIDATES_MAX 16	/* blocks looked at for a new inode before giving up */
+#define CANDIDATE_STEP 16u
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------- */
 
@@ -359,7 +360,8 @@ int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk
 		err = alloc_peek(resv, hint_blk, &blk);
 		if (err)
 			return err;
-		hint_blk = blk + 1;
+		/* Ever larger steps: alloc_peek() comes back to a free block near its hint. */
+		hint_blk = blk + 1 + i * CANDIDATE_STEP;
 		/* Whoever looks at an old handle of this number may hold one of these: then take the next. */
 		err = glock_get(fs, OWN_INODE(blk), DLM_EX, GLOCK_NOQUEUE, &ret->gh);
 		if (err == -EAGAIN)

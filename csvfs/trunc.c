@@ -374,8 +374,10 @@ int fmap_settle(struct iref *r)
 
 	if (r->ip->orphan_slot == CSV_NO_SLOT || r->ip->nlink == 0)
 		return 0;
-	while (!err && !done && r->ip->body == CSV_BODY_TREE)
+	while (!err && !done && r->ip->body == CSV_BODY_TREE) {
 		err = tail_batch(r, fmap_blocks(r->ip->size), false, 0, &done);
+		coro_yield(r->ip->fs->env->sched);	/* everybody else on this thread has a turn */
+	}
 	return err ? err : intent_done(r);
 }
 
@@ -493,6 +495,7 @@ static int free_range(struct iref *r, uint64_t first, uint64_t end, bool trim)
 		plan_done(&p);
 		if (err || !more)
 			return err;
+		coro_yield(fs->env->sched);
 	}
 }
 
