@@ -57,12 +57,16 @@ one_process()
 	[[ $(wc -l <"$1/cgroup.procs") == 1 ]]
 }
 
-# net_node_up NODE PID: give the namespace of PID its port. The address of the card is fixed, so that
-# neighbours' caches stay right over a restart.
+# net_node_up NODE PID: give the namespace of PID its port. The cards' addresses are fixed and known to
+# all: a restart leaves no stale entry, and a cut in one direction does not, for want of an answer to
+# "who has", become one in both.
 net_node_up()
 {
-	local node=$1 pid=$2 id
+	local node=$1 pid=$2 id i others=
 	id=$(node_id "$node")
+	for ((i = 1; i <= NODES; i++)); do
+		((i == id)) || others+="neigh add $LAB_NET.$i lladdr $LAB_MAC:$(printf %02x $i) dev eth0 nud permanent"$'\n'
+	done
 	sw ip link del "$node" 2>/dev/null
 	sw ip link add "$node" type veth peer name eth0 address "$LAB_MAC:$(printf %02x "$id")" netns "$pid" &&
 		sw ip link set "$node" master br0 up &&
@@ -70,7 +74,8 @@ net_node_up()
 			echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 2>/dev/null || true
 			ip link set lo up
 			ip addr add $LAB_NET.$id/24 dev eth0
-			ip link set eth0 up" 9>&- &&
+			ip link set eth0 up
+			echo '$others' | ip -batch -" 9>&- &&
 		net_plug "$node"
 }
 
