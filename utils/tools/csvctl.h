@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * csvctl.h - the administrator's tool: one table of commands, from which come parsing, help, the manual page and completion.
+ *
+ * A command fills cc->reply (an rpc reply: code, message, kind, items, warnings, more keys); csvctl_out.c shows it.  Exit codes
+ * are those of rpc_msg.h and keep their meaning for ever.
+ */
+#ifndef CSVFS_UTILS_TOOLS_CSVCTL_H
+#define CSVFS_UTILS_TOOLS_CSVCTL_H
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "utils/base/base.h"
+#include "utils/base/err.h"
+#include "utils/rpc/rpc_msg.h"
+
+enum cc_format { CC_TABLE, CC_JSON, CC_JSONL, CC_NAME };
+enum cc_type { CC_TEXT, CC_INT, CC_SIZE, CC_MS, CC_BOOL, CC_LIST };
+
+/* A column of the table; with its type also of the documentation of the JSON. */
+struct cc_col { const char *key, *title; enum cc_type type; };
+/* --name ARG; arg NULL: a switch. */
+struct cc_opt { const char *name, *arg, *help; bool required; };
+
+struct cc;
+struct cc_cmd {
+	const char *noun, *verb;
+	const char *args;		/* "PATH", "[VOLUME...]", NULL */
+	unsigned args_min, args_max;
+	bool change;			/* has --dry-run */
+	bool pairs;			/* the table shows one item as lines "key value" */
+	bool paths;			/* the arguments are files (completion) */
+	struct cc_opt opts[8];		/* ends with name NULL */
+	struct cc_col cols[12];		/* the first names the item; ends with key NULL */
+	const char *help;		/* one line */
+	const char *text;		/* for the manual: more, or NULL */
+	enum rpc_code (*run)(struct cc *cc);
+};
+extern const struct cc_cmd cc_cmds[];
+extern const size_t cc_cmds_n;
+extern const struct cc_opt cc_globals[];	/* ends with name NULL */
+struct cc_code { enum rpc_code code; const char *text; };
+extern const struct cc_code cc_codes[];
+extern const size_t cc_codes_n;
+
+struct cc {
+	const struct cc_cmd *cmd;
+	enum cc_format format;
+	const char *arg[64];
+	unsigned n_args;
+	const char *opt[8];		/* value, or "" for a switch; NULL: not given; as cmd->opts */
+	bool dry_run;
+	int timeout_ms;
+	bool progress;			/* standard error is a terminal */
+	json_t *reply;			/* shown at the end; made by main */
+	volatile sig_atomic_t *cancelled;
+};
+const char *cc_opt(const struct cc *cc, const char *name);
+/* Error: message into the reply, and returns code. */
+enum rpc_code cc_fail(struct cc *cc, enum rpc_code code, const char *fmt, ...) csv_printf_like(3, 4);
+
+/* csvctl_out.c */
+void cc_print(const struct cc *cc);
+/* csvctl_help.c */
+void cc_help(FILE *out, const char *noun, const char *verb);
+void cc_man(FILE *out);
+void cc_completion(FILE *out);
+void cc_schema(FILE *out);
+/* csvctl_cluster.c, csvctl_volume.c, csvctl_vhd.c */
+enum rpc_code cc_cluster_status(struct cc *cc);
+enum rpc_code cc_node_list(struct cc *cc);
+enum rpc_code cc_volume_list(struct cc *cc);
+enum rpc_code cc_volume_show(struct cc *cc);
+enum rpc_code cc_lock_list(struct cc *cc);
+enum rpc_code cc_lock_show(struct cc *cc);
+enum rpc_code cc_image_list(struct cc *cc);
+enum rpc_code cc_vhd_create(struct cc *cc);
+enum rpc_code cc_vhd_info(struct cc *cc);
+enum rpc_code cc_vhd_check(struct cc *cc);
+/*
+ * Asks every volume mounted on this node (those that `want` names, NULL or none: all) and puts the answers together in cc->reply;
+ * "stats" of several volumes are added up.  RPC_NOT_FOUND when a wanted one is not there; *ret_n: how many answered.
+ */
+enum rpc_code cc_ask_volumes(struct cc *cc, const char *const *want, unsigned n_want, const char *verb, const json_t *args, unsigned *ret_n);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * csvctl_cluster.c - cluster status and node list: what corosync says, and what the volumes mounted here see of it.
+ */
+#include "utils/tools/csvctl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <corosync/cmap.h>
+#include <corosync/quorum.h>
+
+#include "utils/env/real.h"
+
+struct seen { bool quorate; uint32_t n, id[CLUSTER_NODES_MAX]; bool got; };
+
+static void on_quorum(quorum_handle_t h, uint32_t quorate, uint64_t ring, uint32_t n, uint32_t *list)
+{
+	struct seen *s;
+
+	(void)ring;
+	if (quorum_context_get(h, (const void **)&s) != CS_OK)
+		return;
+	s->quorate = quorate;
+	s->n = csv_min(n, (uint32_t)ARRAY_SIZE(s->id));
+	memcpy(s->id, list, s->n * sizeof(*list));
+	s->got = true;
+}
+
+/* Members and quorum as corosync has them now. */
+static bool look(struct seen *ret)
+{
+	quorum_callbacks_t cb = { .quorum_notify_fn = on_quorum };
+	quorum_handle_t h;
+	uint32_t type;
+
+	memset(ret, 0, sizeof(*ret));
+	if (quorum_initialize(&h, &cb, &type) != CS_OK)
+		return false;
+	if (quorum_context_set(h, ret) == CS_OK && quorum_trackstart(h, CS_TRACK_CURRENT) == CS_OK)
+		quorum_dispatch(h, CS_DISPATCH_ONE);
+	quorum_finalize(h);
+	return ret->got;
+}
+
+static enum rpc_code facts(struct cc *cc, struct cluster_facts *f, struct seen *s)
+{
+	struct csv_err err = CSV_ERR_INIT;
+	int rc = cluster_facts_read(f, &err);
+
+	if (rc == -EACCES)
+		return cc_fail(cc, RPC_PERMISSION, "%s", err.text);
+	if (rc)
+		return cc_fail(cc, RPC_NO_QUORUM, "%s", err.text);
+	if (!look(s))
+		return cc_fail(cc, RPC_NO_QUORUM, "corosync: its quorum service does not answer; see: corosync-quorumtool -s");
+	return RPC_OK;
+}
+
+/* The volumes' own answers to `verb`, taken out of the reply again. */
+static json_t *from_volumes(struct cc *cc, const char *verb, enum rpc_code *ret_code)
+{
+	unsigned n;
+	json_t *items;
+
+	*ret_code = cc_ask_volumes(cc, NULL, 0, verb, NULL, &n);
+	items = json_incref(json_object_get(cc->reply, "items"));
+	json_object_set_new(cc->reply, "items", json_array());
+	return items;
+}
+
+enum rpc_code cc_cluster_status(struct cc *cc)
+{
+	struct cluster_facts f;
+	struct seen s;
+	enum rpc_code code = facts(cc, &f, &s), vcode;
+	json_t *vols, *list;
+	const json_t *v;
+	size_t i;
+
+	if (code)
+		return code;
+	list = json_array();
+	vols = from_volumes(cc, "volume.list", &vcode);
+	json_array_foreach(vols, i, v)
+		json_array_append_new(list, json_pack("{s:O, s:O, s:O, s:O}", "dir", json_object_get(v, "dir"), "state",
+						      json_object_get(v, "state"), "reason", json_object_get(v, "reason"), "members",
+						      json_object_get(v, "members")));
+	json_decref(vols);
+	rpc_reply_add_take(cc->reply, json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:b, s:b, s:b, s:i, s:i, s:o}", "name", f.cluster_name, "node",
+						f.node_name, "nodeid", (int)f.self, "quorate", s.quorate, "members", (int)s.n, "nodes",
+						(int)f.nodes, "crypto", f.crypto, "two_node", f.two_node, "qdevice", f.has_qdevice,
+						"token_ms", (int)f.token_ms, "consensus_ms", (int)f.consensus_ms, "volumes", list));
+	if (!f.crypto)
+		rpc_reply_warn(cc->reply, "corosync.conf: crypto_cipher and crypto_hash are not set: anyone on the cluster's network can take "
+					  "part in it; set them (for instance aes256 and sha256) and make a key with corosync-keygen");
+	if (f.two_node && !f.has_qdevice)
+		rpc_reply_warn(cc->reply, "corosync.conf: two_node is set without a quorum device: volumes cannot be mounted");
+	if (!s.quorate)
+		return cc_fail(cc, RPC_NO_QUORUM, "no quorum: %u of %u nodes are here; start more nodes, see: corosync-quorumtool -s", s.n, f.nodes);
+	return vcode;
+}
+
+/* Names by corosync's node list. */
+static json_t *configured(void)
+{
+	json_t *all = json_array();
+	cmap_handle_t h;
+
+	if (cmap_initialize(&h) != CS_OK)
+		return all;
+	for (unsigned i = 0; i < CLUSTER_NODES_MAX; i++) {
+		char key[64], *name = NULL;
+		uint32_t id;
+
+		snprintf(key, sizeof(key), "nodelist.node.%u.nodeid", i);
+		if (cmap_get_uint32(h, key, &id) != CS_OK)
+			continue;
+		snprintf(key, sizeof(key), "nodelist.node.%u.name", i);
+		if (cmap_get_string(h, key, &name) != CS_OK)
+			name = NULL;
+		snprintf(key, sizeof(key), "node%u", id);
+		json_array_append_new(all, json_pack("{s:s, s:i}", "name", name ? name : key, "nodeid", (int)id));
+		free(name);
+	}
+	cmap_finalize(h);
+	return all;
+}
+
+enum rpc_code cc_node_list(struct cc *cc)
+{
+	struct cluster_facts f;
+	struct seen s;
+	enum rpc_code code = facts(cc, &f, &s), vcode;
+	json_t *in, *nodes, *n, *v;
+	size_t i, k;
+
+	if (code)
+		return code;
+	in = from_volumes(cc, "node.list", &vcode);
+	nodes = configured();
+	json_array_foreach(nodes, i, n) {
+		json_int_t id = json_integer_value(json_object_get(n, "nodeid"));
+		json_t *vols = json_array();
+		bool online = false;
+
+		for (k = 0; k < s.n; k++)
+			online |= s.id[k] == id;
+		json_array_foreach(in, k, v)
+			if (json_integer_value(json_object_get(v, "nodeid")) == id)
+				json_array_append(vols, json_object_get(v, "volume"));
+		json_object_set_new(n, "online", json_boolean(online));
+		json_object_set_new(n, "self", json_boolean(id == f.self));
+		json_object_set_new(n, "volumes", vols);
+		json_array_append(json_object_get(cc->reply, "items"), n);
+	}
+	json_decref(nodes);
+	json_decref(in);
+	if (!s.quorate)
+		return cc_fail(cc, RPC_NO_QUORUM, "no quorum: %u of %u nodes are here; start more nodes, see: corosync-quorumtool -s", s.n, f.nodes);
+	return vcode;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * csvctl_table.c - the one table of csvctl's commands.
+ */
+#include "utils/tools/csvctl.h"
+
+#define VOLUME_OPT { "volume", "VOLUME", "of this volume only: its mount point, device, label or uuid", false }
+
+const struct cc_cmd cc_cmds[] = {
+	{
+		.noun = "cluster", .verb = "status", .run = cc_cluster_status, .pairs = true,
+		.help = "show whether this node is in a quorate cluster, and how its volumes are",
+		.text = "Asks corosync and the volumes mounted here. Exit code 6 when there is no quorum. Warns when corosync's traffic is "
+			"not encrypted, or two_node is set without a quorum device.",
+		.cols = { { "name", "CLUSTER", CC_TEXT }, { "node", "NODE", CC_TEXT }, { "nodeid", "ID", CC_INT },
+			  { "quorate", "QUORATE", CC_BOOL }, { "members", "MEMBERS", CC_INT }, { "nodes", "NODES", CC_INT },
+			  { "crypto", "CRYPTO", CC_BOOL }, { "token_ms", "TOKEN", CC_MS }, { "volumes", "VOLUMES", CC_LIST } },
+	},
+	{
+		.noun = "node", .verb = "list", .run = cc_node_list,
+		.help = "list the nodes of the cluster and on which of this node's volumes they are members",
+		.cols = { { "name", "NODE", CC_TEXT }, { "nodeid", "ID", CC_INT }, { "online", "ONLINE", CC_BOOL }, { "self", "SELF", CC_BOOL },
+			  { "volumes", "VOLUMES", CC_LIST } },
+	},
+	{
+		.noun = "volume", .verb = "list", .run = cc_volume_list,
+		.help = "list the volumes mounted on this node",
+		.cols = { { "name", "VOLUME", CC_TEXT }, { "dir", "MOUNTED AT", CC_TEXT }, { "device", "DEVICE", CC_TEXT },
+			  { "state", "STATE", CC_TEXT }, { "slot", "SLOT", CC_INT }, { "members", "MEMBERS", CC_INT },
+			  { "size_bytes", "SIZE", CC_SIZE }, { "free_bytes", "FREE", CC_SIZE } },
+	},
+	{
+		.noun = "volume", .verb = "show", .run = cc_volume_show, .args = "[VOLUME...]", .args_max = 16, .pairs = true,
+		.help = "show everything about volumes mounted on this node",
+		.text = "State with its reason, members, recoveries of lost nodes with their times and what they wait for, locks of lost "
+			"nodes and who waits for them, free space, counters of I/O, of the mesh and of the journal. VOLUME is a mount "
+			"point, device, label or uuid; without one all are shown.",
+		.cols = { { "name", "VOLUME", CC_TEXT }, { "dir", "MOUNTED AT", CC_TEXT }, { "state", "STATE", CC_TEXT },
+			  { "reason", "REASON", CC_TEXT }, { "slot", "SLOT", CC_INT }, { "member_list", "MEMBERS", CC_LIST },
+			  { "recoveries", "RECOVERIES", CC_LIST }, { "phantoms", "PHANTOMS", CC_LIST }, { "size_bytes", "SIZE", CC_SIZE },
+			  { "free_bytes", "FREE", CC_SIZE } },
+	},
+	{
+		.noun = "lock", .verb = "list", .run = cc_lock_list,
+		.help = "list cluster locks: those cached on this node and those it is the master of",
+		.text = "JSON has at its top stats.messages_sent: lock messages this node has sent since the volume was mounted.",
+		.opts = { VOLUME_OPT },
+		.cols = { { "name", "LOCK", CC_TEXT }, { "role", "ROLE", CC_TEXT }, { "mode", "MODE", CC_TEXT }, { "wanted", "WANTED", CC_TEXT },
+			  { "holders", "HOLDERS", CC_INT }, { "waiters", "WAITERS", CC_INT }, { "held_ms", "HELD", CC_MS },
+			  { "grants", "GRANTS", CC_LIST } },
+	},
+	{
+		.noun = "lock", .verb = "show", .run = cc_lock_show, .args = "NAME", .args_min = 1, .args_max = 1, .pairs = true,
+		.help = "show one cluster lock, for instance inode:4711",
+		.opts = { VOLUME_OPT },
+		.cols = { { "name", "LOCK", CC_TEXT }, { "role", "ROLE", CC_TEXT }, { "mode", "MODE", CC_TEXT }, { "grants", "GRANTS", CC_LIST } },
+	},
+	{
+		.noun = "vhd", .verb = "create", .run = cc_vhd_create, .args = "PATH", .args_min = 1, .args_max = 1, .change = true, .paths = true,
+		.help = "create a virtual disk",
+		.text = "The space is allocated, the disk is durable when the command returns, and has exactly the size asked for for every "
+			"reader. On a csvfs volume it is used as MOUNT/.raw/PATH. An interruption leaves nothing behind.",
+		.opts = { { "size", "S", "of the disk: bytes, or with K, M, G, T (powers of 1024)", true },
+			  { "format", "F", "vhd (default) or vhdx (not supported yet)", false },
+			  { "type", "T", "fixed (default), dynamic or diff (not supported yet)", false },
+			  { "parent", "P", "of a differencing disk (not supported yet)", false } },
+		.cols = { { "path", "PATH", CC_TEXT }, { "format", "FORMAT", CC_TEXT }, { "type", "TYPE", CC_TEXT },
+			  { "virtual_size_bytes", "SIZE", CC_SIZE }, { "file_size_bytes", "FILE", CC_SIZE }, { "uuid", "UUID", CC_TEXT } },
+	},
+	{
+		.noun = "vhd", .verb = "info", .run = cc_vhd_info, .args = "PATH...", .args_min = 1, .args_max = 64, .pairs = true, .paths = true,
+		.help = "show what a virtual disk is",
+		.cols = { { "path", "PATH", CC_TEXT }, { "format", "FORMAT", CC_TEXT }, { "type", "TYPE", CC_TEXT },
+			  { "virtual_size_bytes", "SIZE", CC_SIZE }, { "file_size_bytes", "FILE", CC_SIZE }, { "creator", "CREATOR", CC_TEXT },
+			  { "created_s", "CREATED", CC_INT }, { "uuid", "UUID", CC_TEXT } },
+	},
+	{
+		.noun = "vhd", .verb = "check", .run = cc_vhd_check, .args = "PATH...", .args_min = 1, .args_max = 64, .paths = true,
+		.help = "check virtual disks for damage; nothing is written",
+		.text = "Exit code 1 when one is damaged: the message names the field, its value and what is allowed; 12 when one is of a "
+			"kind that is not supported yet.",
+		.cols = { { "path", "PATH", CC_TEXT }, { "result", "RESULT", CC_TEXT }, { "type", "TYPE", CC_TEXT }, { "finding", "FINDING", CC_TEXT } },
+	},
+};
+const size_t cc_cmds_n = ARRAY_SIZE(cc_cmds);
+
+const struct cc_opt cc_globals[] = {
+	{ "output", "FORMAT", "-o: table (default), json, jsonl (an item a line), name", false },
+	{ "timeout", "SECONDS", "give up waiting for a daemon's answer after this time (default 30)", false },
+	{ "help", NULL, "-h: show help", false },
+	{ NULL, NULL, NULL, false },
+};
+
+const struct cc_code cc_codes[] = {
+	{ RPC_OK, "ok" }, { RPC_FAILED, "failed" }, { RPC_USAGE, "wrong use" }, { RPC_NOT_FOUND, "not found" },
+	{ RPC_CONFLICT, "conflict, or in the wrong state" }, { RPC_PERMISSION, "permission denied" },
+	{ RPC_NO_QUORUM, "no quorum, or no leader" }, { RPC_TIMEOUT, "time-out" }, { RPC_PARTIAL, "done in part" },
+	{ RPC_REFUSED, "refused by policy or for safety" }, { RPC_CANCELLED, "cancelled" },
+	{ RPC_NEEDS_PROOF, "needs an operator's proof" }, { RPC_UNSUPPORTED, "not supported by guest, host or QEMU, or not by this version" },
+	{ RPC_ACCEPTED, "accepted, still running" }, { RPC_BUG, "a bug of csvfs" }, { RPC_INTERRUPTED, "interrupted" },
+};
+const size_t cc_codes_n = ARRAY_SIZE(cc_codes);
