@@ -480,3 +480,27 @@ out:
 		*ret_stats = st;
 	return 0;
 }
+
+int jnl_inspect(struct blk *blk, const struct jnl_geometry *g, struct jnl_info *ret_info, struct csv_err *err)
+{
+	struct csv_jhead *h = blk_alloc(CSV_BLOCK_SIZE);
+	int r = jnl_geometry_check(blk, g, err);
+
+	if (!h)
+		r = csv_err_set(err, -ENOMEM, "out of memory");
+	if (!r) {
+		r = blk_read(blk, g->start_blk << CSV_BLOCK_SHIFT, h, CSV_BLOCK_SIZE);
+		if (r < 0)
+			csv_err_set(err, r, "header: read: %s", csv_err_describe(r));
+	}
+	if (!r)
+		r = jnl_head_check(h, g, err);
+	if (!r)
+		*ret_info = (struct jnl_info){
+			.incarnation = le64_get(h->incarnation), .first_seq = le64_get(h->first_seq), .tail_blk = le32_get(h->tail_blk),
+		};
+	else
+		csv_err_prefix(err, "journal %u", g->slot);
+	free(h);
+	return r;
+}

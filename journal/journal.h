@@ -142,6 +142,10 @@ struct jnl_home {
 	int (*write)(struct jnl_home *h, uint64_t blkno, const void *buf);
 };
 struct jnl_replay_stats { uint32_t records, blocks_seen, blocks_written, revokes, skipped_newer, skipped_revoked; uint64_t first_seq, last_seq; };
+/* Reads and checks the header alone (dump, checker); any incarnation.  Awaits. */
+struct jnl_info { uint64_t incarnation, first_seq; uint32_t tail_blk; };
+int jnl_inspect(struct blk *blk, const struct jnl_geometry *g, struct jnl_info *ret_info, struct csv_err *err);
+
 /*
  * Two passes, idempotent (J7).  Reads the log from `blk`; homes through `home` (NULL: straight to blk, flushed at the end).
  * Every number in the log is checked before use: `total_blk` bounds homes, blocks inside [sys_start, sys_end) of the system
