@@ -21,6 +21,8 @@
 
 #define GEN_MASK 0x3fffffu	/* what fits into a node id beside the number (R29) */
 #define CANDIDATES_MAX 16	/* blocks looked at for a new inode before giving up */
+#define CANDIDATE_ROUNDS 100u
+#define CANDIDATE_PAUSE_NS (2 * NS_PER_MS)
 #define CANDIDATE_STEP 16u
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------- */
@@ -349,7 +351,7 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 
 /* ---- a new one ------------------------------------------------------------------------------------------------------------------ */
 
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
+static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
 {
 	for (unsigned i = 0; i < CANDIDATES_MAX; i++) {
 		struct inode *ip;
@@ -381,6 +383,19 @@ int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk
 			return err;
 	}
 	return -EBUSY;
+}
+
+int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
+{
+	int err = -EBUSY;
+
+	/* A lock that is only cached elsewhere goes soon after it was asked for. */
+	for (unsigned i = 0; err == -EBUSY && i < CANDIDATE_ROUNDS && !fs_check(fs); i++) {
+		if (i)
+			coro_sleep_ns(fs->env->sched, CANDIDATE_PAUSE_NS);
+		err = candidate_round(fs, resv, hint_blk, open, ret);
+	}
+	return err;
 }
 
 int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, const struct inode_init *init)

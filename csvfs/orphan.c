@@ -28,9 +28,11 @@
 #define LOCK_TRIES 10u
 
 struct reap_item { struct cds_list_head node; uint32_t slot; uint64_t ino; /* 0: scan */ };
+struct scan { struct csvfs *fs; uint32_t slot; uint32_t n; uint64_t ino[SCAN_BATCH]; };
 struct reaper {
 	struct cds_list_head items;
 	bool running;
+	struct scan scan;		/* of the one that runs */
 };
 
 /* ---- the tree ------------------------------------------------------------------------------------------------------------------- */
@@ -262,6 +264,16 @@ static int reap_locked(struct csvfs *fs, uint32_t slot, const struct entry *e, s
 	return ret;
 }
 
+/* Of no more use here, and in the way of who makes a new inode there. */
+static void drop_cached(struct csvfs *fs, struct csv_owner res)
+{
+	struct glock *gl = glock_find(fs, res) ? glock_ref(fs, res) : NULL;
+
+	if (gl)
+		glock_drop(gl, DLM_NL);
+	glock_unref(gl);
+}
+
 int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 {
 	struct iref r = IREF_INIT;
@@ -289,12 +301,12 @@ int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 		ret = reap_locked(fs, slot, &e, &r);
 	glock_put(&open);
 	inode_put(&r);
+	if (!ret && e.kind == CSV_ORPHAN_UNLINKED)
+		drop_cached(fs, OWN_INODE(ino));
 	return ret;
 }
 
 /* ---- background ----------------------------------------------------------------------------------------------------------------------- */
-
-struct scan { struct csvfs *fs; uint32_t slot; uint32_t n; uint64_t ino[SCAN_BATCH]; };
 
 static int scan_item(void *arg, const struct bt_item *it)
 {
@@ -325,12 +337,10 @@ static void reap_patiently(struct csvfs *fs, uint32_t slot, uint64_t ino)
 
 static void scan_slot(struct csvfs *fs, uint32_t slot)
 {
-	struct scan *s = calloc(1, sizeof(*s));
+	struct scan *s = &fs->reaper->scan;
 	uint64_t key = 0;
 	int ret = 1;
 
-	if (!s)
-		return;
 	s->fs = fs;
 	s->slot = slot;
 	while (ret > 0 && !fs->stopping && fs->state != CSVFS_WITHDRAWN) {
@@ -350,7 +360,6 @@ static void scan_slot(struct csvfs *fs, uint32_t slot)
 		if (s->n)
 			key = s->ino[s->n - 1] + 1;
 	}
-	free(s);
 }
 
 static void reaper_coro(void *arg)

@@ -518,8 +518,10 @@ void recover_free(struct csvfs *fs)
 
 	if (!r)
 		return;
-	cds_list_for_each_entry_safe(n, next, &r->nodes, node)
+	cds_list_for_each_entry_safe(n, next, &r->nodes, node) {
+		free(n->fencing);
 		free(n);
+	}
 	free(r);
 	fs->rcv = NULL;
 }

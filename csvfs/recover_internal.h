@@ -26,6 +26,7 @@ struct rcv_node {
 	uint32_t claimed_by;		/* another member that is replaying it in this view; 0: none */
 	bool replaying;			/* here, now */
 	struct coro *worker;		/* looks after it here */
+	void *fencing;			/* request to the agent that the worker waits for */
 	struct waitq wq;		/* of the worker */
 	struct csvfs_recovery_info info;
 };

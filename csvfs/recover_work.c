@@ -84,13 +84,15 @@ static int fence(struct rcv_node *n)
 	f->req.node = n->who;
 	f->req.done = fence_done;
 	f->n = n;
+	n->fencing = f;
 	why(n, "node %u: fencing is under way", n->who.nodeid);
 	fs->env->fence->ops->submit(fs->env->fence, &f->req);
 	/* Not given up when another takes the coordination over: a confirmation is true all the same. */
 	while (!f->done && !n->fenced && !fs->stopping && fs->state != CSVFS_WITHDRAWN)
 		sched_wait(fs->env->sched, &n->wq);
+	n->fencing = NULL;
 	if (!f->done) {
-		f->n = NULL;
+		f->n = NULL;		/* fence_done() frees it */
 		return -EINTR;
 	}
 	ret = f->req.result;

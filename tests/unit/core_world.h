@@ -37,7 +37,7 @@ struct cw_ev {
 	size_t len;
 	uint8_t buf[];
 };
-struct cw_write { struct cds_list_head node; struct blk_req *req; uint64_t off; uint32_t len; bool is_write; uint8_t data[]; };
+struct cw_write { struct cds_list_head node; uint64_t life; struct blk_req *req; uint64_t off; uint32_t len; bool is_write; uint8_t data[]; };
 
 struct cw_node {
 	uint32_t id;
@@ -57,6 +57,7 @@ struct cw_node {
 	void *lev_arg;
 	struct cds_list_head engine, wire[CW_NODES];
 	bool wants[CW_NODES], linked[CW_NODES];
+	struct cds_list_head agents;		/* struct cw_fencing */
 	bool hold_writes;
 	struct cds_list_head late;		/* struct cw_write on their way */
 	struct csvfs_options opt;
@@ -263,6 +264,7 @@ static void cw_blk_submit(struct blk *b, struct blk_req *r)
 		if (n->hold_writes) {
 			w = calloc(1, sizeof(*w) + r->len);
 			w->req = r;
+			w->life = n->incarnation;
 			w->off = r->off;
 			w->len = r->len;
 			memcpy(w->data, r->buf, r->len);
@@ -295,7 +297,7 @@ static unsigned cw_land(struct cw_node *n)
 
 	cds_list_for_each_entry_safe(w, next, &n->late, node) {
 		memcpy(cw.disk + w->off, w->data, w->len);
-		if (n->on)
+		if (n->on && w->life == n->incarnation)
 			blk_complete_later(&n->blk, w->req, 0);
 		cds_list_del(&w->node);
 		free(w);
@@ -304,9 +306,22 @@ static unsigned cw_land(struct cw_node *n)
 	return count;
 }
 
+/* Each of them arrives or never does, by the dice. */
+static void cw_land_some(struct cw_node *n, struct csv_prng *p)
+{
+	struct cw_write *w, *next;
+
+	cds_list_for_each_entry_safe(w, next, &n->late, node) {
+		if (csv_prng_chance(p, 1, 2))
+			memcpy(cw.disk + w->off, w->data, w->len);
+		cds_list_del(&w->node);
+		free(w);
+	}
+}
+
 /* ---- fence, random, log ---------------------------------------------------------------------------------------------------------- */
 
-struct cw_fencing { struct timer timer; struct cw_node *by; struct fence_req *req; };
+struct cw_fencing { struct cds_list_head node; struct timer timer; struct cw_node *by; struct fence_req *req; };
 
 static void cw_fence_fire(struct timer *t)
 {
@@ -318,14 +333,18 @@ static void cw_fence_fire(struct timer *t)
 		cw.fence_fail--;
 		f->req->result = csv_err_set(&f->req->err, -EIO, "fence_test n%u: no answer from the power switch", victim->id);
 	} else {
-		ck_assert_msg(!victim->on || cw.fence_lies, "node %u was fenced while it lives", victim->id);
+		/* Of a life that is over when the agent gets to it there is nothing left to do. */
+		ck_assert_msg(!victim->on || victim->incarnation != f->req->node.incarnation || cw.fence_lies, "node %u was fenced while it lives", victim->id);
 		cds_list_for_each_entry_safe(w, next, &victim->late, node) {
+			if (w->life != f->req->node.incarnation)
+				continue;
 			cds_list_del(&w->node);
 			free(w);
 		}
 		f->req->result = 0;
 	}
 	f->req->done(f->req);
+	cds_list_del(&f->node);
 	free(f);
 }
 
@@ -336,6 +355,7 @@ static void cw_fence_submit(struct fence_port *p, struct fence_req *r)
 
 	cw.fence_calls++;
 	f->by = n;
+	cds_list_add(&f->node, &n->agents);
 	f->req = r;
 	timer_init(&f->timer, cw_fence_fire);
 	timer_set(n->env.sched, &f->timer, cw.clk.now_ns + cw.fence_ns);
@@ -379,6 +399,15 @@ static void cw_boot(unsigned id)
 	struct cw_node *n = cw_n(id);
 
 	ck_assert(!n->on);
+	if (!cds_list_empty(&n->late) && !cw.fence_lies) {
+		struct cw_write *w, *next;
+
+		/* The machine that starts again is the proof that the old life's writes are gone or done. */
+		cds_list_for_each_entry_safe(w, next, &n->late, node) {
+			cds_list_del(&w->node);
+			free(w);
+		}
+	}
 	n->id = id;
 	n->on = true;
 	n->cut = false;
@@ -408,6 +437,7 @@ static void cw_boot(unsigned id)
 static void cw_off(unsigned id, bool ring)
 {
 	struct cw_node *n = cw_n(id);
+	struct cw_fencing *f, *next;
 
 	n->on = n->in_group = false;
 	csvfs_free(n->fs);
@@ -415,6 +445,10 @@ static void cw_off(unsigned id, bool ring)
 	cluster_free(n->env.cluster);
 	sched_free(n->env.sched);
 	n->fs = NULL;
+	cds_list_for_each_entry_safe(f, next, &n->agents, node) {
+		cds_list_del(&f->node);
+		free(f);
+	}
 	cw_drop(&n->engine);
 	for (unsigned i = 0; i < CW_NODES; i++) {
 		cw_link_down(id - 1, i);
@@ -606,6 +640,7 @@ static void cw_setup(void)
 	for (unsigned i = 0; i < CW_NODES; i++) {
 		CDS_INIT_LIST_HEAD(&cw.node[i].engine);
 		CDS_INIT_LIST_HEAD(&cw.node[i].late);
+		CDS_INIT_LIST_HEAD(&cw.node[i].agents);
 		for (unsigned k = 0; k < CW_NODES; k++)
 			CDS_INIT_LIST_HEAD(&cw.node[i].wire[k]);
 	}
