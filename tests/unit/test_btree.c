@@ -366,6 +366,69 @@ START_TEST(random_small_trees_are_checked_often)
 }
 END_TEST
 
+/* ---- inner nodes ------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Thins out ranges as wide as some inner nodes, with inserts at the lower edges of what is left: first children take keys below
+ * their own, then the nodes are merged.
+ */
+static void inner_run(void *arg)
+{
+	struct world *w = arg;
+
+	world_open(w);
+	for (int round = 0; round < 12; round++) {
+		while (w->n < 12000) {
+			uint64_t key = csv_prng_below(&w->rnd, 1u << 24);
+			uint32_t at = model_find(w, key);
+			struct op o = { .key = key, .len = 500, .fill = (uint8_t)key, .what = OP_INSERT };
+
+			if (at < w->n && w->key[at] == key)
+				continue;
+			ck_assert_int_eq(run_op(w, &o), 0);
+			model_insert(w, at, key, o.len, o.fill);
+			if (w->n % 256 == 0)
+				fake_commit_all(w->f);
+		}
+		ck_assert_uint_eq(depth(w), 3);
+		for (int window = 0; window < 4; window++) {
+			uint32_t wide = 500 + (uint32_t)csv_prng_below(&w->rnd, 2500), from, left;
+
+			wide = csv_min(wide, w->n);
+			from = (uint32_t)csv_prng_below(&w->rnd, w->n - wide + 1);
+			for (left = wide; left > wide / 12; left--) {
+				/* from the front of runs: it is first children that go */
+				uint32_t at = from + (uint32_t)csv_prng_below(&w->rnd, left) / 40 * 40;
+				struct op o = { .key = w->key[at], .what = OP_DELETE };
+
+				ck_assert_int_eq(run_op(w, &o), 0);
+				model_delete(w, at);
+				if (csv_prng_chance(&w->rnd, 1, 8) && at > 0 && w->key[at] - w->key[at - 1] > 1) {
+					struct op in = { .key = w->key[at - 1] + 1 + csv_prng_below(&w->rnd, w->key[at] - w->key[at - 1] - 1), .len = 500,
+							 .fill = 1, .what = OP_INSERT };
+
+					ck_assert_int_eq(run_op(w, &in), 0);
+					model_insert(w, at, in.key, in.len, in.fill);
+					left++;
+				}
+			}
+			fake_commit_all(w->f);
+			tree_check(w);
+		}
+	}
+	empty_it(w);
+}
+
+START_TEST(inner_nodes_merge_and_keep_every_key_in_reach)
+{
+	struct world w;
+
+	world_init(&w, 9, CSV_BT_XATTR, 512 * MB);
+	fake_run(w.f, inner_run, &w);
+	world_done(&w);
+}
+END_TEST
+
 /* ---- order of keys ----------------------------------------------------------------------------------------------------------------- */
 
 static void ordered_run(void *arg)
@@ -710,6 +773,6 @@ END_TEST
 
 UNIT_MAIN("btree", UNIT_TEST(area_check_names_every_broken_field), UNIT_TEST(area_check_survives_noise),
 	  UNIT_SLOW(random_100000_operations_equal_a_sorted_array, 0, 2, 120), UNIT_SLOW(random_small_trees_are_checked_often, 0, 20, 60),
-	  UNIT_SLOW(ascending_keys_fill_nodes_and_all_orders_empty_the_tree, 0, 1, 60), UNIT_SLOW(extents_of_a_64_tib_file_fit, 0, 1, 120),
+	  UNIT_SLOW(ascending_keys_fill_nodes_and_all_orders_empty_the_tree, 0, 1, 60), UNIT_SLOW(inner_nodes_merge_and_keep_every_key_in_reach, 0, 1, 120), UNIT_SLOW(extents_of_a_64_tib_file_fit, 0, 1, 120),
 	  UNIT_SLOW(the_kth_failure_leaves_the_tree_untouched, 0, 1, 120), UNIT_SLOW(a_full_volume_refuses_and_still_deletes, 0, 1, 60),
 	  UNIT_SLOW(batches_stay_within_their_credits, 0, 1, 60), UNIT_TEST(a_broken_node_is_an_error_that_names_it))
