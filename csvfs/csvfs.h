@@ -104,7 +104,10 @@ void csvfs_release(struct csvfs *fs, uint64_t ino);
 /* Slow-path I/O, any alignment.  Return bytes, or <0.  `append`: at the true end of file, *ret_off says where (R26). */
 ssize_t csvfs_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, void *buf, size_t len);
 ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, bool append, uint64_t *ret_off);
-/* mode: FALLOC_FL_KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE. */
+/* mode: KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; the values are those of linux/falloc.h. */
+#define CSVFS_FALLOC_KEEP_SIZE 0x01
+#define CSVFS_FALLOC_PUNCH_HOLE 0x02
+#define CSVFS_FALLOC_ZERO_RANGE 0x10
 int csvfs_fallocate(struct csvfs *fs, uint64_t ino, uint32_t gen, int mode, uint64_t off, uint64_t len);
 int csvfs_fsync(struct csvfs *fs, uint64_t ino, uint32_t gen, bool data_only);
 int csvfs_sync(struct csvfs *fs);

@@ -5,8 +5,6 @@
 #include "csvfs/fmap.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -100,16 +98,16 @@ static int zero_range(struct iref *r, uint64_t off, uint64_t end, bool keep_size
 
 int csvfs_fallocate(struct csvfs *fs, uint64_t ino, uint32_t gen, int mode, uint64_t off, uint64_t len)
 {
-	bool keep = mode & FALLOC_FL_KEEP_SIZE;
+	bool keep = mode & CSVFS_FALLOC_KEEP_SIZE;
 	struct iref r;
 	uint64_t end;
 	int err;
 
-	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	switch (mode & ~CSVFS_FALLOC_KEEP_SIZE) {
 	case 0:
-	case FALLOC_FL_ZERO_RANGE:
+	case CSVFS_FALLOC_ZERO_RANGE:
 		break;
-	case FALLOC_FL_PUNCH_HOLE:
+	case CSVFS_FALLOC_PUNCH_HOLE:
 		if (keep)
 			break;
 		/* fall through */
@@ -130,9 +128,9 @@ int csvfs_fallocate(struct csvfs *fs, uint64_t ino, uint32_t gen, int mode, uint
 		err = -EPERM;
 	if (!err) {
 		inode_gate_close(r.ip);
-		if (mode & FALLOC_FL_PUNCH_HOLE)
+		if (mode & CSVFS_FALLOC_PUNCH_HOLE)
 			err = punch(&r, off, end);
-		else if (mode & FALLOC_FL_ZERO_RANGE)
+		else if (mode & CSVFS_FALLOC_ZERO_RANGE)
 			err = zero_range(&r, off, end, keep);
 		else
 			err = allocate(&r, off, end, keep);

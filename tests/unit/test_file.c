@@ -5,6 +5,9 @@
 #include "csvfs/extent.h"
 #include "utils/base/prng.h"
 
+csv_static_assert(CSVFS_FALLOC_KEEP_SIZE == FALLOC_FL_KEEP_SIZE && CSVFS_FALLOC_PUNCH_HOLE == FALLOC_FL_PUNCH_HOLE &&
+		  CSVFS_FALLOC_ZERO_RANGE == FALLOC_FL_ZERO_RANGE, "the kernel's values");
+
 static uint8_t big[4 << 20], back[4 << 20];
 
 static void wr(struct csvfs *fs, uint64_t ino, uint64_t off, size_t len, uint32_t salt)
