@@ -160,6 +160,7 @@ struct dlm_lkb {
 	uint8_t asked;			/* strongest BAST sent for the present mode; NL: none */
 	bool phantom;
 	bool past_phantoms;		/* waiting: phantoms are not in its way */
+	struct dlm_msg *next;		/* granted: a request that overtook its DOWN; owned */
 	uint64_t since_ns;
 	/* reports only */
 	bool lvb_valid;

@@ -29,6 +29,7 @@ void dlm_lkb_free(struct dlm_lkb *k)
 {
 	cds_list_del(&k->node);
 	free(k->lvb);
+	free(k->next);
 	free(k);
 }
 
@@ -190,6 +191,18 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 	bool now = (cds_list_empty(&r->waiting) || d->cfg.no_fifo) && grantable(d, r, m->mode, m->flags & DLM_F_PAST);
 	int i = dlm_part_index(d, who);
 
+	/*
+	 * It gave its hold up, forgot the lock and who is master, and asks again through the directory: that way may be the
+	 * shorter one.  The request waits for the DOWN, which is coming on the direct way.
+	 *
+	 *	holder -DOWN----------------> master
+	 *	holder -REQUEST-> dir1 -FORWARD-> master
+	 */
+	if (k && forwarded && m->reqid > k->reqid && !k->phantom && !k->next) {
+		k->next = dlm_alloc(sizeof(*k->next));
+		*k->next = *m;
+		return;
+	}
 	if (k) {
 		dlm_bad_msg(d, who, "request for a lock that it holds, mode", k->mode);
 		return;
@@ -246,8 +259,17 @@ void dlm_res_down(struct dlm *d, struct cluster_node from, const struct dlm_msg 
 	k->mode = m->mode;
 	k->asked = DLM_NL;
 	k->since_ns = dlm_now_ns(d);
-	if (m->mode == DLM_NL)
+	if (m->mode == DLM_NL) {
+		struct dlm_msg *next = k->next;
+
+		k->next = NULL;
 		lkb_drop(d, k);
+		if (next) {
+			dlm_res_request(d, r, from, next, true);	/* settles, and may remove r */
+			free(next);
+			return;
+		}
+	}
 	dlm_res_settle(d, r);
 }
 
