@@ -19,7 +19,6 @@
 
 typedef unsigned long long ull;
 
-#define CANDIDATE_TRIES 12
 #define REAP_NOW_BLOCKS 4096	/* files up to 16 MiB give their space back before unlink returns */
 
 int namei_dir_get(struct csvfs *fs, uint64_t dir, uint32_t gen, struct iref *ret)
@@ -208,15 +207,6 @@ static int make(struct csvfs *fs, uint64_t dir, uint32_t gen, const struct make 
 	err = alloc_reserve(&resv, hint, 2 + bt_new_nodes(&t, 1), 1, false);
 	if (!err)
 		err = inode_candidate(fs, &resv, hint, m->open, &n);
-	/* Locks of inodes that were freed elsewhere are cached there: they have been asked for now. */
-	for (unsigned i = 0; err == -EBUSY && i < CANDIDATE_TRIES; i++) {
-		alloc_resv_done(&resv);
-		coro_sleep_ns(fs->env->sched, NS_PER_MS << csv_min(i, 5u));
-		alloc_resv_init(fs, &resv);
-		err = alloc_reserve(&resv, hint, 2 + bt_new_nodes(&t, 1), 1, false);
-		if (!err)
-			err = inode_candidate(fs, &resv, hint, m->open, &n);
-	}
 	if (err)
 		goto out;
 	err = make_txn(&d, &n, &resv, &e, m);

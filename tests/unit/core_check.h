@@ -2,12 +2,14 @@
 /*
  * core_check.h - is the volume in core_world.h's memory consistent?  For unit tests, after an unmount: reads the bare disk, shares no code
  * with what it checks but the layout.  Every block is counted: what no tree reaches must be free, what one reaches must be so once.
+ * The checker of fsck.csvfs must find the same: nothing (cc_fsck(); with its replay in memory also directly after a crash).
  */
 #ifndef CSVFS_TESTS_UNIT_CORE_CHECK_H
 #define CSVFS_TESTS_UNIT_CORE_CHECK_H
 
 #include <sys/stat.h>
 
+#include "csvfs/check/check.h"
 #include "tests/unit/core_world.h"
 
 struct cc_inode { uint64_t ino; uint32_t links, subdirs; bool orphan; };
@@ -163,6 +165,40 @@ static void cc_orphan(struct cc_walk *w, uint64_t key, const void *val, uint32_t
 		cc_inode(w->c, key, 0, le32_get(o->gen), 0, true);
 }
 
+/* ---- the checker ---------------------------------------------------------------------------------------------------------------- */
+
+static char cc_lines[4096];
+
+static void cc_report(void *arg, enum check_level level, const char *line)
+{
+	size_t at = strlen(cc_lines);
+
+	(void)arg;
+	if (level == CHECK_ERROR)
+		snprintf(cc_lines + at, sizeof(cc_lines) - at, "%s\n", line);
+}
+
+static void cc_fsck_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct check_options o = { .report = cc_report };
+	struct csv_err err = CSV_ERR_INIT;
+	struct check_result r;
+
+	cc_lines[0] = 0;
+	ck_assert_msg(check_volume(&n->blk, &o, &r, &err) == 0, "check: %s", err.text);
+	ck_assert_msg(r.errors == 0, "fsck.csvfs -n finds %" PRIu64 " errors:\n%s", r.errors, cc_lines);
+	n->done = true;
+}
+
+/* On a node of its own (the last); nothing may be mounted, but slots may be active. */
+static csv_unused void cc_fsck(void)
+{
+	cw_boot(CW_NODES);
+	cw_do(CW_NODES, cc_fsck_coro);
+	cw_off(CW_NODES, false);
+}
+
 /* Fails the test with what is wrong.  Returns the number of orphans. */
 static uint64_t cc_check(void)
 {
@@ -210,6 +246,7 @@ static uint64_t cc_check(void)
 	orphans = c.orphans;
 	free(c.state);
 	free(c.in);
+	cc_fsck();
 	return orphans;
 }
 

@@ -176,6 +176,7 @@ static bool with_fault(uint64_t k, bool stay)
 	if (!hit)
 		ck_assert_msg(result >= 0 && sync_result == 0 && !withdrawn, "no fault, but %d, %d, %s", result, sync_result, why);
 	cw_power_cut(1);
+	cc_fsck();
 	cw_mount(2);
 	on_node(2, still_there);
 	if (result >= 0 && sync_result == 0)
@@ -280,6 +281,7 @@ START_TEST(a_truncate_cut_off_in_its_middle_is_finished)
 		hit = co_fault.hit;
 		co_fault.at = 0;
 		cw_power_cut(1);
+		cc_fsck();
 		cw_mount(2);
 		unfinished += cw_intents();
 		on_node(2, truncated_or_not);
