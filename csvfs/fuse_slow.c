@@ -112,6 +112,13 @@ static void open_flags(struct fop *op)
 	op->fi.fh = 0;
 }
 
+/* R25: who opens a file for direct writing makes an image of it. A failure costs speed, not truth: the file goes on under EX. */
+static void open_image(struct fop *op, uint64_t ino, uint32_t gen)
+{
+	if (op->fi.flags & O_DIRECT && (op->fi.flags & O_ACCMODE) != O_RDONLY)
+		csvfs_set_image(op->d->fs, ino, gen);
+}
+
 static void run_create(struct fop *op)
 {
 	struct fused *d = op->d;
@@ -122,6 +129,7 @@ static void run_create(struct fop *op)
 		reply_err(op, err);
 		return;
 	}
+	open_image(op, op->attr.ino, op->attr.gen);
 	entry_fill(d, VIEW_FILE, &op->attr, &e);
 	open_flags(op);
 	if (fuse_reply_create(op->req, &e, &op->fi) == -ENOENT)
@@ -162,6 +170,7 @@ static void run_open(struct fop *op)
 		reply_err(op, err);
 		return;
 	}
+	open_image(op, op->node.ino, op->node.gen);
 	open_flags(op);
 	if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
 		csvfs_release(d->fs, op->node.ino);

@@ -51,7 +51,7 @@ node_exec()
 	# Whoever started the lab in the background has left SIGINT ignored.
 	exec env --default-signal=INT,QUIT CSV_LAB="$LAB" CSV_NODE="$node" CSV_NODE_ID="$(node_id "$node")" \
 		CSV_DEVICE="$DEVICE" CSV_MOUNT="$LAB_MOUNT" CSV_BUILD="$CSV_BUILD" \
-		CSV_LAB_STATE="$LAB_STATE" PATH="$(build_path)" \
+		CSV_LAB_STATE="$LAB_STATE" CSVFSD_LOG="$(node_dir "$node")/log/csvfsd.log" PATH="$(build_path)" \
 		nsenter -t "$pid" -m -n -u --wdns="$PWD" -- "$@"
 }
 
