@@ -245,6 +245,7 @@ static int run(struct csvfsd *d)
 	d->f.log = &d->w.log;
 	d->f.dev_fd = real_blk_fd(d->w.env.blk);
 	d->f.ended_msg.fn = session_ended;
+	fop_watch_init(&d->f);
 	pthread_mutex_init(&d->f.buf_lock, NULL);
 	rc = signals_open(d);
 	if (!rc)

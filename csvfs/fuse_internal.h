@@ -10,6 +10,9 @@
  *  F2  A fop belongs to the worker until loop_post(), then to the control thread.  FUSE_INTERRUPT names it by number, never by
  *      pointer: the answer may have been sent meanwhile.
  *  F3  A receive buffer belongs to the request whose payload is in it until that request is answered.
+ *  F5  Only a fatal signal ends an operation: a disk file system's calls do not answer EINTR to a handler's signal, and programs do
+ *      not expect it.  FUSE_INTERRUPT comes once, for any signal, so an interrupted fop is watched until its thread has SIGKILL
+ *      pending (every fatal signal ends as one).
  *  F4  The kernel caches no names (entry time-out 0), no attributes and no pages of this volume: nothing has to be invalidated
  *      before a lock leaves the node.
  */
@@ -55,8 +58,9 @@ struct fop {
 	fuse_req_t req;
 	enum fop_kind kind;
 	uint64_t id;			/* F2 */
-	bool listed;
+	pid_t tid;			/* the caller's thread, 0: unknown */
 	struct coro *coro;
+	struct cds_list_head watch_node;	/* F5; empty: not watched */
 	UT_hash_handle hh;
 	struct node node, node2;
 	char name[CSV_NAME_MAX + 1], name2[CSV_NAME_MAX + 1];
@@ -85,6 +89,8 @@ struct fused {
 	uint64_t next_op;		/* workers: atomic */
 	/* control thread only */
 	struct fop *ops;		/* by id */
+	struct cds_list_head watched;	/* interrupted ones (F5) */
+	struct timer watch_timer;
 	uint64_t served[FOP_KINDS];
 	struct loop_msg drain_msg;
 	int drain_posted;		/* any thread: atomic */
@@ -116,6 +122,9 @@ void workers_stop(struct fused *d);
 extern const struct fuse_lowlevel_ops fuse_ops;
 /* fuse_slow.c: on the control thread */
 void fop_run(struct loop_msg *m);
+/* fuse_interrupt.c: on the control thread */
+void fop_watch_init(struct fused *d);
 void fop_interrupt(struct fused *d, uint64_t id);
+void fop_unwatch(struct fop *op);
 
 #endif

@@ -68,7 +68,9 @@ static struct fop *fop_new(fuse_req_t req, enum fop_kind kind, fuse_ino_t ino)
 	op->kind = kind;
 	op->id = __atomic_add_fetch(&d->next_op, 1, __ATOMIC_RELAXED);
 	op->node = node_unpack(d, ino);
+	CDS_INIT_LIST_HEAD(&op->watch_node);
 	if (ctx) {
+		op->tid = ctx->pid;
 		op->uid = ctx->uid;
 		op->gid = ctx->gid;
 	}

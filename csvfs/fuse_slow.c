@@ -125,6 +125,12 @@ static void run_create(struct fop *op)
 	struct fuse_entry_param e;
 	int err = csvfs_create(d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, 0, true, &op->attr);
 
+	/*
+	 * Another node made the name after the kernel had looked it up.  Without O_EXCL that is no error for the caller, but it is the
+	 * kernel that must check the permissions of what is there now: ESTALE makes it look the name up again and open that.
+	 */
+	if (err == -EEXIST && !(op->fi.flags & O_EXCL))
+		err = -ESTALE;
 	if (err) {
 		reply_err(op, err);
 		return;
@@ -314,6 +320,7 @@ static void fop_coro(void *arg)
 	run[op->kind](op);
 	d->served[op->kind]++;
 	HASH_DEL(d->ops, op);
+	fop_unwatch(op);
 	iobuf_put(d, op->buf);
 	free(op->target);
 	free(op);
@@ -332,14 +339,4 @@ void fop_run(struct loop_msg *m)
 		free(op->target);
 		free(op);
 	}
-}
-
-/* Releases and forgets are not interruptible for the kernel either; a late or early number finds nothing. */
-void fop_interrupt(struct fused *d, uint64_t id)
-{
-	struct fop *op;
-
-	HASH_FIND(hh, d->ops, &id, sizeof(id), op);
-	if (op)
-		sched_cancel(d->sched, op->coro);
 }
