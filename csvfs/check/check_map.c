@@ -115,6 +115,31 @@ static void cmp_block(struct ck *c, struct cmp *m, uint64_t blkno, enum csv_blk_
 	}
 }
 
+/* 32 blocks at once where disk and map agree, which is nearly everywhere. */
+static bool cmp_word(struct ck *c, struct cmp *m, uint64_t blkno, const uint8_t *bits)
+{
+	const uint64_t even = 0x5555555555555555ull;
+	uint64_t v, w, lo, hi;
+	uint32_t free_n, inodes, data;
+
+	memcpy(&v, bits, sizeof(v));
+	memcpy(&w, c->map + (blkno - c->win_first) / 4, sizeof(w));
+	if (v != w)
+		return false;
+	cmp_flush(c, m);
+	lo = v & even;
+	hi = v >> 1 & even;
+	free_n = 32 - (uint32_t)__builtin_popcountll(lo | hi);
+	inodes = (uint32_t)__builtin_popcountll(lo & hi);
+	data = (uint32_t)__builtin_popcountll(lo & ~hi);
+	m->free_n += free_n;
+	m->inodes += inodes;
+	c->res->free_blk += free_n;
+	c->res->data_blk += data;
+	c->res->meta_blk += 32 - free_n - data;
+	return true;
+}
+
 static void bitmap_check(struct ck *c, uint32_t group, uint32_t i, struct cmp *m, bool *all_read)
 {
 	struct csv_owner owner = { CSV_OWN_GROUP, group };
@@ -129,8 +154,13 @@ static void bitmap_check(struct ck *c, uint32_t group, uint32_t i, struct cmp *m
 		return;
 	}
 	for (uint32_t e = 0; e < CSV_BITMAP_BLOCKS_COVERED; e++) {
-		enum csv_blk_state st = csv_bits_get(b->bits, e);
+		enum csv_blk_state st;
 
+		if (e % 32 == 0 && first + e + 32 <= blocks && cmp_word(c, m, start + first + e, b->bits + e / 4)) {
+			e += 31;
+			continue;
+		}
+		st = csv_bits_get(b->bits, e);
 		if (first + e < blocks) {
 			cmp_block(c, m, start + first + e, st);
 		} else if (st != CSV_BLK_FREE) {

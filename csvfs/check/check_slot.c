@@ -198,6 +198,14 @@ void ck_journals(struct ck *c)
 			jg.incarnation = info.incarnation;
 			r = jnl_replay(c->dev, &jg, &lim, &c->home, &st, &err);
 		}
+		if (!r && !ck_read(c, jg.start_blk, c->buf)) {
+			char who[24];
+
+			snprintf(who, sizeof(who), "journal %u", s);
+			ck_mhdr_reserved(c, c->buf, who);
+			if (!ck_all_zero((uint8_t *)c->buf + sizeof(struct csv_jhead), CSV_BLOCK_SIZE - sizeof(struct csv_jhead)))
+				ck_finding(c, "%s: block %" PRIu64 ": bytes behind the header: must be 0", who, jg.start_blk);
+		}
 		if (r == -CSV_E_CORRUPT || r == -CSV_E_UNSUPPORTED)
 			ck_finding(c, "%s", err.text);
 		else if (r < 0)
