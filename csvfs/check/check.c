@@ -33,6 +33,12 @@ static int check_all(struct ck *c)
 			c->quiet = false;
 		}
 		ck_groups_check(c);
+		if (c->n_twice) {
+			ck_table_forget(&c->far_nodes);
+			c->quiet = c->hunting = true;
+			ck_inodes_again(c);
+			c->quiet = c->hunting = false;
+		}
 	}
 	if (!c->fatal)
 		ck_links_check(c);

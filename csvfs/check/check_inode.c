@@ -364,13 +364,15 @@ void ck_inodes_walk(struct ck *c)
 
 void ck_inodes_again(struct ck *c)
 {
+	char name[NAME_TEXT];
+
 	for (uint64_t k = 0; k <= c->inodes.mask && !c->fatal; k++) {
 		struct ck_inode *i = c->inodes.e[k].val;
 
 		if (!i)
 			continue;
 		/* Its own block first; a body that could not be walked before cannot be now. */
-		ck_mark(c, i->ino, 1, CSV_BLK_INODE, "inode");
+		ck_mark(c, i->ino, 1, CSV_BLK_INODE, inode_name(i->ino, name));
 		if (i->mode)
 			body_walk(c, i);
 	}

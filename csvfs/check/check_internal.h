@@ -19,6 +19,8 @@ int ck_table_put(struct ck_table *t, uint64_t key, void *val);		/* key is not in
 void ck_table_free(struct ck_table *t);					/* frees the values */
 void ck_table_forget(struct ck_table *t);				/* does not */
 
+#define CK_TWICE_MAX 64u
+
 /* What is known of an inode. */
 struct ck_inode {
 	uint64_t ino, parent, size, entries;
@@ -43,6 +45,10 @@ struct ck {
 	uint64_t win_first, win_end, win_max;
 	struct ck_table far_nodes;	/* tree nodes outside the window: seen in this pass */
 	bool quiet;			/* a later pass: only marks */
+	/* what was found to be used twice in this window; who else has it is hunted for afterwards */
+	struct { uint64_t blkno, len; } twice[CK_TWICE_MAX];
+	uint32_t n_twice;
+	bool hunting;
 	uint32_t lines;
 	void *buf;			/* one block, for short use between awaits */
 	int fatal;			/* I/O error or no memory: stop */
@@ -82,7 +88,7 @@ bool ck_tree_walk(struct ck *c, struct ck_tree *t, const void *root_area, uint32
 
 /* check_inode.c */
 void ck_inodes_walk(struct ck *c);		/* root, orphan trees, all that hangs on them */
-void ck_inodes_again(struct ck *c);		/* marks only, for the next window */
+void ck_inodes_again(struct ck *c);		/* marks only, for the next window; or hunts */
 void ck_links_check(struct ck *c);
 
 /* check_slot.c */

@@ -16,6 +16,7 @@ int ck_map_window(struct ck *c, uint64_t first)
 	uint32_t group;
 
 	ck_table_forget(&c->far_nodes);
+	c->n_twice = 0;
 	c->win_first = first;
 	c->win_end = csv_min(first + c->win_max, g->total_blk);
 	if (!c->map)
@@ -40,11 +41,27 @@ bool ck_marked(const struct ck *c, uint64_t blkno)
 	return blkno >= c->win_first && blkno < c->win_end && map_get(c, blkno) != CSV_BLK_FREE;
 }
 
+static bool hunt(struct ck *c, uint64_t blkno, uint64_t len, const char *who)
+{
+	for (uint32_t i = 0; i < c->n_twice; i++) {
+		uint64_t at = csv_max(blkno, c->twice[i].blkno), end = csv_min(blkno + len, c->twice[i].blkno + c->twice[i].len);
+
+		if (at >= end)
+			continue;
+		c->quiet = false;
+		ck_note(c, "block %" PRIu64 " (%" PRIu64 " in all), used more than once: by %s", at, end - at, who);
+		c->quiet = true;
+	}
+	return true;
+}
+
 bool ck_mark(struct ck *c, uint64_t blkno, uint64_t len, enum csv_blk_state state, const char *who)
 {
 	uint64_t at = csv_max(blkno, c->win_first), end = csv_min(blkno + len, c->win_end), bad = 0, bad_n = 0;
 	bool quiet = c->quiet;
 
+	if (c->hunting)
+		return hunt(c, blkno, len, who);
 	while (at < end) {
 		uint64_t i = at - c->win_first;
 
@@ -63,6 +80,10 @@ bool ck_mark(struct ck *c, uint64_t blkno, uint64_t len, enum csv_blk_state stat
 	}
 	if (!bad_n)
 		return true;
+	if (c->n_twice < CK_TWICE_MAX) {
+		c->twice[c->n_twice].blkno = bad;
+		c->twice[c->n_twice++].len = end - bad;
+	}
 	/* Found in whichever pass has the block in its window. */
 	c->quiet = false;
 	ck_finding(c, "%s: block %" PRIu64 " (%" PRIu64 " in all, as %s): in use by somebody else already: must have one owner", who, bad, bad_n,

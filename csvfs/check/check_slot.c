@@ -9,6 +9,22 @@
 
 /* ---- superblock ------------------------------------------------------------------------------------------------------ */
 
+static const char *first_difference(const struct csv_struct *st, const uint8_t *a, const uint8_t *b)
+{
+	for (uint32_t i = 0; i < st->fields; i++) {
+		const struct csv_field *f = &st->field[i];
+		const struct csv_struct *sub = strncmp(f->type, "struct csv_", 11) ? NULL : csv_struct_by_name(f->type + 7);
+		const char *name;
+
+		if (!strcmp(f->name, "crc") || !memcmp(a + f->offset, b + f->offset, (size_t)f->size * f->count))
+			continue;
+		name = sub ? first_difference(sub, a + f->offset, b + f->offset) : f->name;
+		if (name)
+			return name;
+	}
+	return st->magic ? "(behind the last one)" : NULL;
+}
+
 /* 1 in order and equal to g, 0 not (why in err). */
 static int copy_good(struct blk *b, const struct csv_geom *g, uint32_t copy, void *block, void *want, struct csv_err *err)
 {
@@ -23,7 +39,8 @@ static int copy_good(struct blk *b, const struct csv_geom *g, uint32_t copy, voi
 	csv_super_encode(g, blkno, want);
 	if (!memcmp(block, want, CSV_BLOCK_SIZE))
 		return 1;
-	csv_err_set(err, -CSV_E_CORRUPT, "superblock: its fields differ from those of the copy in block %" PRIu64 ": must be equal", g->from_blk);
+	csv_err_set(err, -CSV_E_CORRUPT, "field %s: differs from the copy in block %" PRIu64 ": must be equal",
+		    first_difference(csv_struct_by_magic(CSV_MAGIC_SUPER), block, want), g->from_blk);
 	return 0;
 }
 
@@ -129,7 +146,7 @@ static bool slot_check(struct ck *c, uint32_t slot, struct csv_slot_info *ret)
 	if (ck_read(c, csv_slot_blk(&c->g, slot), c->buf) < 0)
 		return false;
 	if (csv_slot_decode(&c->g, slot, c->buf, ret, &err) < 0) {
-		ck_finding(c, "%s: %s", who, err.text);
+		ck_finding(c, "%s", err.text);		/* names the slot */
 		return false;
 	}
 	ck_mhdr_reserved(c, c->buf, who);
@@ -146,7 +163,7 @@ static void hbeat_check(struct ck *c, uint32_t slot)
 	if (ck_read(c, csv_hbeat_blk(&c->g, slot), c->buf) < 0)
 		return;
 	if (csv_hbeat_decode(&c->g, slot, c->buf, &i, &err) < 0)
-		ck_finding(c, "%s: %s", who, err.text);
+		ck_finding(c, "%s", err.text);
 	else
 		ck_mhdr_reserved(c, c->buf, who);
 }

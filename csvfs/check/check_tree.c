@@ -22,7 +22,9 @@ static bool area_walk(struct ck *c, struct ck_tree *t, const void *area, uint32_
 /* CK2: a node is descended into once a pass.  That it is reached twice is reported by the pass that has it in its window. */
 static bool node_first_time(struct ck *c, struct ck_tree *t, uint64_t blkno)
 {
-	if (blkno >= c->win_first && blkno < c->win_end)
+	if (c->hunting)
+		ck_mark(c, blkno, 1, CSV_BLK_META, t->name);
+	else if (blkno >= c->win_first && blkno < c->win_end)
 		return ck_mark(c, blkno, 1, CSV_BLK_META, t->name);
 	if (ck_table_get(&c->far_nodes, blkno))
 		return false;

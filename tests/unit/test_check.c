@@ -259,6 +259,7 @@ static const struct { const char *name; void (*fn)(void); const char *says; } da
 	{ "block in use marked free", freed_in_use, "bitmap state free: must be data: it is in use, and could be given away" },
 	{ "inode marked as data", wrong_state, "bitmap state data: must be inode" },
 	{ "two owners", two_owners, "in use by somebody else already" },
+	{ "two owners, both named", two_owners, "used more than once: by inode " },
 	{ "extent into metadata", into_metadata, "field phys = " },
 	{ "extent into a journal", into_journal, "field phys = " },
 	{ "extent beyond the device", beyond_device, "field phys = " },
@@ -303,7 +304,7 @@ static const struct { const char *name; void (*fn)(void); const char *says; } da
 	{ "journal of zeroes", journal_zeroed, "journal 2: block" },
 	{ "superblock of zeroes", super_primary, "superblock in block 16" },
 	{ "torn copy of the superblock", super_last, "copy of the superblock" },
-	{ "copy of the superblock that differs", super_differs, "its fields differ" },
+	{ "copy of the superblock that differs", super_differs, "field hash_key: differs" },
 };
 
 /* All blocks but those of files, put back after each damage. */
