@@ -130,5 +130,10 @@ struct jnl *csvfs_jnl(struct csvfs *fs);
 enum csvfs_state csvfs_state(const struct csvfs *fs, const char **ret_reason);
 uint32_t csvfs_slot(const struct csvfs *fs);
 const struct csv_super *csvfs_super(const struct csvfs *fs);
+/*
+ * A person vouches that a lost node is off: what it held is recovered on the strength of that word.  Awaits.  -ENOENT: no lost life of that
+ * node waits for a proof; -EBUSY: it is a member; -CSV_E_BUSY_ELSEWHERE: its heartbeat still moves, it is not off.
+ */
+int csvfs_confirm_fenced(struct csvfs *fs, uint32_t nodeid, struct csv_err *err);
 
 #endif

@@ -160,6 +160,77 @@ static int prove(struct rcv_node *n)
 	return 0;
 }
 
+/* ---- a person's word ----------------------------------------------------------------------------------------------------------------- */
+
+#define CONFIRM_VIEW_MS 5000u
+#define CONFIRM_WATCH_MS 2000u		/* four heartbeats */
+
+static int hbeat_counter(struct csvfs *fs, uint32_t slot, uint64_t *ret, struct csv_err *err)
+{
+	void *block = blk_alloc(CSV_BLOCK_SIZE);
+	struct csv_hbeat_info hb;
+	int rc = -ENOMEM;
+
+	if (block)
+		rc = blk_read(fs->env->blk, csv_hbeat_blk(&fs->geo, slot) << CSV_BLOCK_SHIFT, block, CSV_BLOCK_SIZE);
+	if (rc < 0)
+		csv_err_set(err, rc, "heartbeat of slot %u: read: %s", slot, csv_err_describe(rc));
+	else
+		rc = csv_hbeat_decode(&fs->geo, slot, block, &hb, err);
+	if (!rc)
+		*ret = hb.counter;
+	free(block);
+	return rc;
+}
+
+static int confirm_one(struct rcv_node *n, struct csv_err *err)
+{
+	struct csvfs *fs = n->rcv->fs;
+	uint64_t before = 0, after = 0;
+	uint32_t slot;
+	bool released;
+	int rc = find_slot(n, &slot, &released, err);
+
+	if (!rc && slot != CSV_NO_SLOT) {
+		rc = hbeat_counter(fs, slot, &before, err);
+		if (!rc && !fs_sleep_ms(fs, CONFIRM_WATCH_MS))
+			rc = csv_err_set(err, -CSV_E_WITHDRAWN, "the volume is being given up here");
+		if (!rc)
+			rc = hbeat_counter(fs, slot, &after, err);
+		if (!rc && before != after)
+			rc = csv_err_set(err, -CSV_E_BUSY_ELSEWHERE, "node %u: the heartbeat of its slot %u moves: it is not off", n->who.nodeid, slot);
+	}
+	if (rc < 0 || n->fenced)
+		return rc;
+	if (rcv_is_member(n->rcv, n->who))
+		return csv_err_set(err, -EBUSY, "node %u is a member of the cluster", n->who.nodeid);
+	rcv_set_fenced(n, CSV_PROOF_OPERATOR);
+	fs_log(fs, LOG_L_WARN, "node %u: taken for off on an operator's word", n->who.nodeid);
+	rcv_announce(n->rcv);
+	rcv_kick(n->rcv);
+	return 0;
+}
+
+int csvfs_confirm_fenced(struct csvfs *fs, uint32_t nodeid, struct csv_err *err)
+{
+	struct rcv_node *n, *found = NULL;
+	uint64_t end = fs_now_ns(fs) + CONFIRM_VIEW_MS * NS_PER_MS;
+
+	while (!recover_view_ok(fs) && fs_now_ns(fs) < end)	/* members may just be being agreed on */
+		sched_wait_until(fs->env->sched, &fs->state_wq, end, false);
+	if (!recover_view_ok(fs))
+		return csv_err_set(err, -CSV_E_NOQUORUM, "this node is in no quorate view of the cluster");
+	cds_list_for_each_entry(n, &fs->rcv->nodes, node) {
+		if (n->who.nodeid == nodeid && n->lost && !n->fenced)
+			found = n;
+	}
+	if (!found)
+		return csv_err_set(err, -ENOENT, "node %u: no lost life of it waits for a proof", nodeid);
+	if (rcv_is_member(fs->rcv, found->who))
+		return csv_err_set(err, -EBUSY, "node %u is a member of the cluster", nodeid);
+	return confirm_one(found, err);		/* an unproven life is never forgotten: the pointer stays good */
+}
+
 /* ---- replay ----------------------------------------------------------------------------------------------------------------------- */
 
 static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)

@@ -439,6 +439,39 @@ START_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write)
 }
 END_TEST
 
+static void confirm_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	csv_err_clear(&n->err);
+	n->ret = csvfs_confirm_fenced(n->fs, 1, &n->err);
+	n->done = true;
+}
+
+START_TEST(an_operators_word_is_a_proof_unless_the_heartbeat_moves)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	set(1, 95);
+	cw_do(3, confirm_coro);
+	ck_assert_int_eq(cw_n(3)->ret, -ENOENT);
+	cw.fence_fail = 100000;
+	cw_partition(1u << 1);			/* lost, but it beats on */
+	settle(1000);
+	cw_do(3, confirm_coro);
+	ck_assert_msg(cw_n(3)->ret == -CSV_E_BUSY_ELSEWHERE && strstr(cw_n(3)->err.text, "heartbeat"), "%d %s", cw_n(3)->ret,
+		      cw_n(3)->err.text);
+	cw_off(1, false);
+	cw_do(3, confirm_coro);
+	ck_assert_msg(cw_n(3)->ret == 0, "%s", cw_n(3)->err.text);
+	ck_assert_uint_eq(get(2), 95);
+	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).proof_kind, CSV_PROOF_OPERATOR);
+	cw_teardown();
+}
+END_TEST
+
 UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay),
 	  UNIT_TEST(failed_fencing_is_told_and_tried_again_until_it_succeeds),
 	  UNIT_TEST(a_dead_process_on_a_living_node_needs_no_fence),
@@ -453,4 +486,5 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
 	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
 	  UNIT_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write),
+	  UNIT_TEST(an_operators_word_is_a_proof_unless_the_heartbeat_moves),
 	  UNIT_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence))
