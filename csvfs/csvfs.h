@@ -101,6 +101,18 @@ int csvfs_rename(struct csvfs *fs, uint64_t od, uint32_t od_gen, const char *on,
 int csvfs_open(struct csvfs *fs, uint64_t ino, uint32_t gen);
 void csvfs_release(struct csvfs *fs, uint64_t ino);
 
+/*
+ * An image and its raw view are one disk (R41).  Each opener of the raw view, and each opener of the plain file for writing, announces
+ * itself; the two kinds exclude each other in the whole cluster: -EBUSY (the other kind is open here), -CSV_E_BUSY_ELSEWHERE.
+ * Answered within about a second.  Keeps the in-core inode until closed.
+ */
+enum csvfs_use { CSVFS_USE_PLAIN, CSVFS_USE_RAW };
+int csvfs_image_open(struct csvfs *fs, uint64_t ino, uint32_t gen, enum csvfs_use use);
+void csvfs_image_close(struct csvfs *fs, uint64_t ino, enum csvfs_use use);
+/* While the raw view is open here: bytes of the virtual disk, for the data plane's map of the view (setting it awaits).  0: not open. */
+void csvfs_set_raw_size(struct csvfs *fs, uint64_t ino, uint64_t size);
+uint64_t csvfs_raw_size(struct csvfs *fs, uint64_t ino);
+
 /* Slow-path I/O, any alignment.  Return bytes, or <0.  `append`: at the true end of file, *ret_off says where (R26). */
 ssize_t csvfs_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, void *buf, size_t len);
 ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, bool append, uint64_t *ret_off);

@@ -243,6 +243,8 @@ static int run(struct csvfsd *d)
 	d->f.loop = d->w.loop;
 	d->f.sched = d->w.sched;
 	d->f.log = &d->w.log;
+	d->f.env = &d->w.env;
+	use_start(&d->f);
 	d->f.dev_fd = real_blk_fd(d->w.env.blk);
 	d->f.ended_msg.fn = session_ended;
 	fop_watch_init(&d->f);

@@ -16,6 +16,7 @@
 static const struct { const char *verb; json_t *(*fn)(struct ctl *c, const json_t *args); } verbs[] = {
 	{ "cluster.status", ctl_cluster_status }, { "node.list", ctl_node_list }, { "volume.list", ctl_volume_list },
 	{ "volume.show", ctl_volume_show }, { "lock.list", ctl_lock_list }, { "lock.show", ctl_lock_list },
+	{ "image.list", ctl_image_list },
 };
 
 struct running { struct ctl *c; struct rpc_call *call; };
@@ -121,5 +122,48 @@ json_t *ctl_node_list(struct ctl *c, const json_t *args)
 						    ctl_incarnation(v->m[i].incarnation), "volume", c->dir, "self",
 						    v->m[i].nodeid == cluster_self(c->w->env.cluster), "unacknowledged_ms",
 						    (json_int_t)mesh_unacked_ms(c->w->env.mesh, v->m[i].nodeid)));
+	return reply;
+}
+
+/* ---- images: who has them open how ---------------------------------------------------------------------------------------------- */
+
+static const char *use_name(enum csvfs_use k)
+{
+	return k == CSVFS_USE_RAW ? "raw" : "plain";
+}
+
+json_t *ctl_image_list(struct ctl *c, const json_t *args)
+{
+	uint64_t now = clock_mono_ns(&c->w->clock), k, n;
+	json_t *reply = rpc_reply_new("image"), *refusals;
+	json_int_t from = json_integer_value(json_object_get(args, "from")), at = 0;
+	const struct use *u;
+	char name[24];
+
+	if (!reply || from < 0)
+		return reply;
+	for (u = c->f->uses; u; u = u->next) {
+		if (at++ < from)
+			continue;
+		if (at > from + (json_int_t)RPC_PAGE_ITEMS) {
+			json_object_set_new(reply, "next", json_integer(at - 1));
+			break;
+		}
+		snprintf(name, sizeof(name), "%" PRIu64, u->ino);
+		rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:b, s:I, s:s, s:I, s:s, s:s}", "inode", name, "use", use_name(u->kind), "writing",
+						    u->writing, "pid", (json_int_t)u->pid, "process", u->process, "open_ms",
+						    (json_int_t)((now - u->since_ns) / NS_PER_MS), "node", c->w->node_name, "volume", c->dir));
+	}
+	refusals = json_array();
+	n = c->f->refusals;
+	for (k = n > USE_REFUSALS ? n - USE_REFUSALS : 0; k < n; k++) {
+		const struct use_refusal *r = &c->f->refusal[k % USE_REFUSALS];
+
+		snprintf(name, sizeof(name), "%" PRIu64, r->ino);
+		json_array_append_new(refusals, json_pack("{s:s, s:s, s:I, s:i, s:I, s:s}", "inode", name, "wanted", use_name(r->kind), "age_ms",
+							  (json_int_t)((now - r->at_ns) / NS_PER_MS), "busy_nodeid", (int)r->nodeid,
+							  "busy_pid", (json_int_t)r->pid, "busy_process", r->process));
+	}
+	json_object_set_new(reply, "refusals", refusals);
 	return reply;
 }

@@ -74,6 +74,23 @@ struct fop {
 	struct fuse_file_info fi;
 };
 
+/*
+ * An open handle that R41 counts: every handle on a raw view, and every handle for writing on a plain file (fuse_use.c).
+ * fi->fh is its address; 0: a handle that is not counted.
+ */
+struct use {
+	struct use *next;
+	uint64_t ino;
+	enum csvfs_use kind;
+	bool writing;
+	uint32_t pid;
+	char process[16];
+	uint64_t since_ns;
+};
+/* A refusal, for csvctl. */
+struct use_refusal { uint64_t ino, at_ns; enum csvfs_use kind; uint32_t nodeid, pid; char process[16]; };
+#define USE_REFUSALS 16u
+
 struct worker;
 struct fused {
 	struct loop *loop;
@@ -96,6 +113,13 @@ struct fused {
 	int drain_posted;		/* any thread: atomic */
 	struct loop_msg ended_msg;	/* posted once, by the first worker that finds the connection gone */
 	int ended;
+	struct env *env;
+	struct use *uses;
+	struct use_refusal refusal[USE_REFUSALS];	/* a ring: refusals counts all */
+	uint64_t refusals;
+	struct use_ask *asks;		/* who uses it? questions under way */
+	uint64_t raw_said_ino, raw_said_change;	/* the last file of which the log says why it has no raw view */
+	/* any thread */
 	pthread_mutex_t buf_lock;
 	struct iobuf *buf_free;
 	unsigned buf_count;
@@ -126,5 +150,26 @@ void fop_run(struct loop_msg *m);
 void fop_watch_init(struct fused *d);
 void fop_interrupt(struct fused *d, uint64_t id);
 void fop_unwatch(struct fop *op);
+/* fuse_slow.c: for those below */
+void fop_reply_err(struct fop *op, int err);
+void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st);
+void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e);
+void fop_open_flags(struct fop *op);
+
+/* fuse_use.c: on the control thread; all await */
+void use_start(struct fused *d);			/* before the mesh starts */
+/* Counts the handle that `op` opens (R41); *ret_fh 0 when there is nothing to count.  -EBUSY and so on; who is in the way is in the log. */
+int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bool writing, uint64_t *ret_fh);
+void use_close(struct fused *d, uint64_t fh);
+/* For the time of an operation that an open raw view of that image forbids (rename, unlink, truncate); ino 0: nothing held. */
+struct use_guard { uint64_t ino; };
+int use_guard_name(struct fop *op, struct node dir, const char *name, struct use_guard *ret);
+int use_guard_node(struct fop *op, struct node n, struct use_guard *ret);
+void use_guard_end(struct fused *d, struct use_guard *g);
+
+/* fuse_raw.c: the raw view, on the control thread */
+#define RAW_NAME ".raw"
+/* True: the operation is one of the raw view, or about its reserved name, and was answered. */
+bool raw_run(struct fop *op);
 
 #endif

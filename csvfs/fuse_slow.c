@@ -11,7 +11,7 @@
 
 #include "utils/base/base.h"
 
-static void stat_fill(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st)
+void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st)
 {
 	(void)d;
 	memset(st, 0, sizeof(*st));
@@ -32,16 +32,16 @@ static void stat_fill(const struct fused *d, const struct csvfs_attr *a, fuse_in
 	st->st_ctim.tv_nsec = a->ctime_ns % 1000000000;
 }
 
-static void entry_fill(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e)
+void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->ino = node_pack(d, (struct node){ view, a->gen, a->ino });
 	e->generation = a->gen;
-	stat_fill(d, a, e->ino, &e->attr);
+	fop_stat(d, a, e->ino, &e->attr);
 	/* time-outs 0: F4 */
 }
 
-static void reply_err(struct fop *op, int err)
+void fop_reply_err(struct fop *op, int err)
 {
 	fuse_reply_err(op->req, csvfs_errno(err));
 }
@@ -51,10 +51,10 @@ static void reply_entry(struct fop *op, int err)
 	struct fuse_entry_param e;
 
 	if (err) {
-		reply_err(op, err);
+		fop_reply_err(op, err);
 		return;
 	}
-	entry_fill(op->d, op->node.view, &op->attr, &e);
+	fop_entry(op->d, op->node.view, &op->attr, &e);
 	fuse_reply_entry(op->req, &e);
 }
 
@@ -68,10 +68,10 @@ static void reply_attr(struct fop *op, int err)
 	struct stat st;
 
 	if (err) {
-		reply_err(op, err);
+		fop_reply_err(op, err);
 		return;
 	}
-	stat_fill(op->d, &op->attr, node_pack(op->d, (struct node){ op->node.view, op->attr.gen, op->attr.ino }), &st);
+	fop_stat(op->d, &op->attr, node_pack(op->d, (struct node){ op->node.view, op->attr.gen, op->attr.ino }), &st);
 	fuse_reply_attr(op->req, &st, 0.0);
 }
 
@@ -83,8 +83,13 @@ static void run_getattr(struct fop *op)
 static void run_setattr(struct fop *op)
 {
 	struct csvfs_attr set = op->attr;
+	struct use_guard g = { 0 };
+	int err = op->mask & CSVFS_SET_SIZE ? use_guard_node(op, op->node, &g) : 0;
 
-	reply_attr(op, csvfs_setattr(op->d->fs, op->node.ino, op->node.gen, &set, op->mask, &op->attr));
+	if (!err)
+		err = csvfs_setattr(op->d->fs, op->node.ino, op->node.gen, &set, op->mask, &op->attr);
+	use_guard_end(op->d, &g);
+	reply_attr(op, err);
 }
 
 static void run_readlink(struct fop *op)
@@ -93,7 +98,7 @@ static void run_readlink(struct fop *op)
 	int err = csvfs_readlink(op->d->fs, op->node.ino, op->node.gen, buf, sizeof(buf));
 
 	if (err)
-		reply_err(op, err);
+		fop_reply_err(op, err);
 	else
 		fuse_reply_readlink(op->req, buf);
 }
@@ -104,19 +109,28 @@ static void run_mknod(struct fop *op)
 				     &op->attr));
 }
 
+static bool opens_for_writing(const struct fop *op)
+{
+	return (op->fi.flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* Counts the handle (R41); direct I/O for writing is how virtual machines and databases use a file (R25). */
+static int open_plain(struct fop *op, uint64_t ino, uint32_t gen)
+{
+	bool writing = opens_for_writing(op);
+	int err = use_open(op, ino, gen, CSVFS_USE_PLAIN, writing, &op->fi.fh);
+
+	/* A failure costs speed, not truth: the file goes on under EX. */
+	if (!err && writing && op->fi.flags & O_DIRECT)
+		csvfs_set_image(op->d->fs, ino, gen);
+	return err;
+}
+
 /* What an open file looks like to the kernel (F4). */
-static void open_flags(struct fop *op)
+void fop_open_flags(struct fop *op)
 {
 	op->fi.direct_io = 1;
 	op->fi.keep_cache = 0;
-	op->fi.fh = 0;
-}
-
-/* R25: who opens a file for direct writing makes an image of it. A failure costs speed, not truth: the file goes on under EX. */
-static void open_image(struct fop *op, uint64_t ino, uint32_t gen)
-{
-	if (op->fi.flags & O_DIRECT && (op->fi.flags & O_ACCMODE) != O_RDONLY)
-		csvfs_set_image(op->d->fs, ino, gen);
 }
 
 static void run_create(struct fop *op)
@@ -131,15 +145,21 @@ static void run_create(struct fop *op)
 	 */
 	if (err == -EEXIST && !(op->fi.flags & O_EXCL))
 		err = -ESTALE;
+	if (!err) {
+		err = open_plain(op, op->attr.ino, op->attr.gen);
+		if (err)
+			csvfs_release(d->fs, op->attr.ino);
+	}
 	if (err) {
-		reply_err(op, err);
+		fop_reply_err(op, err);
 		return;
 	}
-	open_image(op, op->attr.ino, op->attr.gen);
-	entry_fill(d, VIEW_FILE, &op->attr, &e);
-	open_flags(op);
-	if (fuse_reply_create(op->req, &e, &op->fi) == -ENOENT)
-		csvfs_release(d->fs, op->attr.ino);	/* the caller is gone: no RELEASE will come */
+	fop_entry(d, VIEW_FILE, &op->attr, &e);
+	fop_open_flags(op);
+	if (fuse_reply_create(op->req, &e, &op->fi) == -ENOENT) {
+		use_close(d, op->fi.fh);		/* the caller is gone: no RELEASE will come */
+		csvfs_release(d->fs, op->attr.ino);
+	}
 }
 
 static void run_symlink(struct fop *op)
@@ -154,17 +174,32 @@ static void run_link(struct fop *op)
 
 static void run_unlink(struct fop *op)
 {
-	reply_err(op, csvfs_unlink(op->d->fs, op->node.ino, op->node.gen, op->name));
+	struct use_guard g;
+	int err = use_guard_name(op, op->node, op->name, &g);
+
+	if (!err)
+		err = csvfs_unlink(op->d->fs, op->node.ino, op->node.gen, op->name);
+	use_guard_end(op->d, &g);
+	fop_reply_err(op, err);
 }
 
 static void run_rmdir(struct fop *op)
 {
-	reply_err(op, csvfs_rmdir(op->d->fs, op->node.ino, op->node.gen, op->name));
+	fop_reply_err(op, csvfs_rmdir(op->d->fs, op->node.ino, op->node.gen, op->name));
 }
 
 static void run_rename(struct fop *op)
 {
-	reply_err(op, csvfs_rename(op->d->fs, op->node.ino, op->node.gen, op->name, op->node2.ino, op->node2.gen, op->name2, op->flags));
+	struct use_guard from, to = { 0 };
+	int err = use_guard_name(op, op->node, op->name, &from);
+
+	if (!err)
+		err = use_guard_name(op, op->node2, op->name2, &to);	/* what it replaces */
+	if (!err)
+		err = csvfs_rename(op->d->fs, op->node.ino, op->node.gen, op->name, op->node2.ino, op->node2.gen, op->name2, op->flags);
+	use_guard_end(op->d, &to);
+	use_guard_end(op->d, &from);
+	fop_reply_err(op, err);
 }
 
 static void run_open(struct fop *op)
@@ -172,20 +207,27 @@ static void run_open(struct fop *op)
 	struct fused *d = op->d;
 	int err = csvfs_open(d->fs, op->node.ino, op->node.gen);
 
+	if (!err) {
+		err = open_plain(op, op->node.ino, op->node.gen);
+		if (err)
+			csvfs_release(d->fs, op->node.ino);
+	}
 	if (err) {
-		reply_err(op, err);
+		fop_reply_err(op, err);
 		return;
 	}
-	open_image(op, op->node.ino, op->node.gen);
-	open_flags(op);
-	if (fuse_reply_open(op->req, &op->fi) == -ENOENT)
+	fop_open_flags(op);
+	if (fuse_reply_open(op->req, &op->fi) == -ENOENT) {
+		use_close(d, op->fi.fh);
 		csvfs_release(d->fs, op->node.ino);
+	}
 }
 
 static void run_release(struct fop *op)
 {
+	use_close(op->d, op->fi.fh);
 	csvfs_release(op->d->fs, op->node.ino);
-	reply_err(op, 0);
+	fop_reply_err(op, 0);
 }
 
 static void run_read(struct fop *op)
@@ -194,12 +236,12 @@ static void run_read(struct fop *op)
 
 	op->buf = iobuf_get(op->d);
 	if (!op->buf) {
-		reply_err(op, -ENOMEM);
+		fop_reply_err(op, -ENOMEM);
 		return;
 	}
 	n = csvfs_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
 	if (n < 0)
-		reply_err(op, (int)n);
+		fop_reply_err(op, (int)n);
 	else
 		fuse_reply_buf(op->req, iobuf_payload(op->buf), (size_t)n);
 }
@@ -217,19 +259,19 @@ static void run_write(struct fop *op)
 			n = err;
 	}
 	if (n < 0)
-		reply_err(op, (int)n);
+		fop_reply_err(op, (int)n);
 	else
 		fuse_reply_write(op->req, (size_t)n);
 }
 
 static void run_fsync(struct fop *op)
 {
-	reply_err(op, csvfs_fsync(op->d->fs, op->node.ino, op->node.gen, op->data_only));
+	fop_reply_err(op, csvfs_fsync(op->d->fs, op->node.ino, op->node.gen, op->data_only));
 }
 
 static void run_fallocate(struct fop *op)
 {
-	reply_err(op, csvfs_fallocate(op->d->fs, op->node.ino, op->node.gen, op->falloc_mode, op->off, op->len));
+	fop_reply_err(op, csvfs_fallocate(op->d->fs, op->node.ino, op->node.gen, op->falloc_mode, op->off, op->len));
 }
 
 static void run_lseek(struct fop *op)
@@ -238,7 +280,7 @@ static void run_lseek(struct fop *op)
 	int err = csvfs_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
 
 	if (err)
-		reply_err(op, err);
+		fop_reply_err(op, err);
 	else
 		fuse_reply_lseek(op->req, (off_t)at);
 }
@@ -271,12 +313,12 @@ static void run_readdir(struct fop *op)
 
 	f.buf = malloc(op->len ? op->len : 1);
 	if (!f.buf) {
-		reply_err(op, -ENOMEM);
+		fop_reply_err(op, -ENOMEM);
 		return;
 	}
 	err = csvfs_readdir(op->d->fs, op->node.ino, op->node.gen, op->off, dir_add, &f);
 	if (err)
-		reply_err(op, err);
+		fop_reply_err(op, err);
 	else
 		fuse_reply_buf(op->req, f.buf, f.used);
 	free(f.buf);
@@ -289,7 +331,7 @@ static void run_statfs(struct fop *op)
 	int err = csvfs_statfs(op->d->fs, &s);
 
 	if (err) {
-		reply_err(op, err);
+		fop_reply_err(op, err);
 		return;
 	}
 	sv.f_bsize = s.bsize;
@@ -317,7 +359,8 @@ static void fop_coro(void *arg)
 	struct fop *op = arg;
 	struct fused *d = op->d;
 
-	run[op->kind](op);
+	if (!raw_run(op))
+		run[op->kind](op);
 	d->served[op->kind]++;
 	HASH_DEL(d->ops, op);
 	fop_unwatch(op);

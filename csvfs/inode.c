@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "csvfs/image.h"
 #include "csvfs/inode_table.h"
 #include "csvfs/publish.h"
 
@@ -56,6 +57,7 @@ static struct inode *inode_of(struct glock *gl)
 	ip->ino = gl->owner.id;
 	ip->orphan_slot = CSV_NO_SLOT;
 	co_mutex_init(&ip->open_mx);
+	co_mutex_init(&ip->use_mx);
 	gl->obj = ip;
 	return ip;
 }
@@ -87,6 +89,8 @@ static void lock_before_release(struct glock *gl, enum dlm_mode to)
 	struct jnl_handle h;
 
 	(void)to;
+	if (ip)
+		image_before_release(ip);
 	if (gl->mode != DLM_EX || !ip || !ip->loaded || ip->freed || ip->pending_mtime_ns == 0)
 		return;
 	/* A failure loses a time stamp: the lock must go all the same. */

@@ -52,6 +52,12 @@ struct inode {
 	/* Speculative preallocation of this node, in blocks; given back at the last close. */
 	uint64_t spec_first, spec_end;
 
+	/* Who uses it how (image.c); while one of the counts is > 0 the glock is referenced. */
+	uint32_t plain_writers, raw_opens;
+	bool use_held;			/* use_gh holds `vmap i`: PR for plain writers, CW for the raw view */
+	struct glock_holder use_gh;
+	struct co_mutex use_mx;
+
 	struct dp_inode *dp;		/* published map (R23), NULL: the data plane knows nothing of it */
 	struct dp_inode *dp_raw;	/* the same for the raw view of an image */
 	uint64_t raw_size;		/* bytes of the virtual disk while its raw view is in use here, else 0 */

@@ -76,7 +76,7 @@ enum rpc_code cc_volume_list(struct cc *cc);
 enum rpc_code cc_volume_show(struct cc *cc);
 enum rpc_code cc_lock_list(struct cc *cc);
 enum rpc_code cc_lock_show(struct cc *cc);
-enum rpc_code cc_image_list(struct cc *cc);
+enum rpc_code cc_vhd_users(struct cc *cc);
 enum rpc_code cc_vhd_create(struct cc *cc);
 enum rpc_code cc_vhd_info(struct cc *cc);
 enum rpc_code cc_vhd_check(struct cc *cc);

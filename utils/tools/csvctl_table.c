@@ -81,6 +81,16 @@ const struct cc_cmd cc_cmds[] = {
 			"kind that is not supported yet.",
 		.cols = { { "path", "PATH", CC_TEXT }, { "result", "RESULT", CC_TEXT }, { "type", "TYPE", CC_TEXT }, { "finding", "FINDING", CC_TEXT } },
 	},
+	{
+		.noun = "vhd", .verb = "users", .run = cc_vhd_users,
+		.help = "list who on this node has files open for writing, and disks through .raw",
+		.text = "A disk and the image that holds it are one: while one is open for writing anywhere, the other is busy. JSON has at its "
+			"top the latest refusals with the node and process that was in the way.",
+		.opts = { VOLUME_OPT },
+		.cols = { { "inode", "INODE", CC_TEXT }, { "use", "USE", CC_TEXT }, { "writing", "WRITING", CC_BOOL }, { "pid", "PID", CC_INT },
+			  { "process", "PROCESS", CC_TEXT }, { "open_ms", "OPEN", CC_MS }, { "node", "NODE", CC_TEXT },
+			  { "volume", "VOLUME", CC_TEXT } },
+	},
 };
 const size_t cc_cmds_n = ARRAY_SIZE(cc_cmds);
 

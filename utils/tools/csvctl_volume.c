@@ -85,6 +85,10 @@ static void merge(struct cc *cc, const json_t *reply)
 			if (!json_object_get(cc->reply, key))
 				json_object_set_new(cc->reply, key, json_object());
 			add_stats(json_object_get(cc->reply, key), v);
+		} else if (!strcmp(key, "refusals")) {
+			if (!json_object_get(cc->reply, key))
+				json_object_set_new(cc->reply, key, json_array());
+			json_array_extend(json_object_get(cc->reply, key), v);
 		}
 	}
 }
@@ -176,7 +180,7 @@ enum rpc_code cc_volume_show(struct cc *cc)
 	return code;
 }
 
-static enum rpc_code ask_locks(struct cc *cc, const char *verb, json_t *args)
+static enum rpc_code ask_one_or_all(struct cc *cc, const char *verb, json_t *args)
 {
 	const char *volume = cc_opt(cc, "volume");
 	enum rpc_code code;
@@ -191,12 +195,17 @@ static enum rpc_code ask_locks(struct cc *cc, const char *verb, json_t *args)
 
 enum rpc_code cc_lock_list(struct cc *cc)
 {
-	return ask_locks(cc, "lock.list", NULL);
+	return ask_one_or_all(cc, "lock.list", NULL);
+}
+
+enum rpc_code cc_vhd_users(struct cc *cc)
+{
+	return ask_one_or_all(cc, "image.list", NULL);
 }
 
 enum rpc_code cc_lock_show(struct cc *cc)
 {
-	enum rpc_code code = ask_locks(cc, "lock.show", json_pack("{s:s}", "name", cc->arg[0]));
+	enum rpc_code code = ask_one_or_all(cc, "lock.show", json_pack("{s:s}", "name", cc->arg[0]));
 
 	/* several volumes: one that has it is enough */
 	if (code == RPC_NOT_FOUND && json_array_size(json_object_get(cc->reply, "items")))

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * fuse_raw.c - the raw view: MOUNT/.raw/PATH is the disk that the image MOUNT/PATH holds, as a file of the disk's size.
+ *
+ *	node of view RAW_DIR	a directory, seen through the view: read-only, shows directories, symbolic links and images
+ *	node of view RAW	an image's disk (or a symbolic link)
+ *
+ * ".raw" is found in the root by name only; nothing of that name can be made, moved or removed there.  An image is a regular file that
+ * is a valid VHD of a kind we can use; what is not is absent, and the log says why.
+ *
+ * Invariants
+ *  RV1 While the view is open on any node nobody writes the plain file (R41), so the footer read at open stays true until the last close:
+ *      the size is read once, and no request through the view reaches bytes at or behind it.
+ *  RV2 Requests through an open view below that size go the same way as those of the plain file: same lock, same gate, own map.
+ */
+#include "csvfs/fuse_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <linux/falloc.h>
+
+#include "csvfs/vhd/vhd_format.h"
+#include "utils/base/base.h"
+
+/* ---- what a file is ------------------------------------------------------------------------------------------------------------ */
+
+static int read_exact(struct fused *d, const struct csvfs_attr *a, uint64_t off, void *buf, size_t len)
+{
+	ssize_t n = csvfs_read(d->fs, a->ino, a->gen, off, buf, len);
+
+	return n < 0 ? (int)n : (size_t)n == len ? 0 : -ESTALE;	/* it became shorter meanwhile */
+}
+
+/* The footer as it is now.  Awaits; no lock outlives it. */
+static int identify(struct fused *d, const struct csvfs_attr *a, struct vhd_info *ret, struct csv_err *err)
+{
+	struct vhd_probe *p = calloc(1, sizeof(*p));
+	size_t n = csv_min(a->size, (uint64_t)VHD_FOOTER_BYTES);
+	uint64_t at;
+	int rc;
+
+	if (!p)
+		return csv_err_set(err, -ENOMEM, "out of memory");
+	p->file_size = a->size;
+	rc = n ? read_exact(d, a, a->size - n, p->tail + sizeof(p->tail) - n, n) : 0;
+	if (!rc && n)
+		rc = read_exact(d, a, 0, p->head, n);
+	if (!rc && (at = vhd_probe_dyn_offset(p))) {
+		rc = read_exact(d, a, at, p->dyn, sizeof(p->dyn));
+		p->has_dyn = !rc;
+	}
+	if (rc)
+		csv_err_set(err, rc, "cannot be read: %s", csv_err_describe(rc));
+	else
+		rc = vhd_identify(p, ret, err);
+	free(p);
+	return rc;
+}
+
+/* Once for each state of a file. */
+static void say_why(struct fused *d, const struct csvfs_attr *a, const char *name, const struct csv_err *err)
+{
+	if (d->raw_said_ino == a->ino && d->raw_said_change == a->change)
+		return;
+	d->raw_said_ino = a->ino;
+	d->raw_said_change = a->change;
+	log_to(d->log, LOG_L_WARN, RAW_NAME "/.../%s (inode %" PRIu64 "): no disk to be seen: %s", name, a->ino, err->text);
+}
+
+/* -ENOENT: not an image at all.  Damaged ones and ones of a kind we cannot use have errors of their own. */
+static int disk_size(struct fused *d, const struct csvfs_attr *a, const char *name, uint64_t *ret)
+{
+	struct csv_err err = CSV_ERR_INIT;
+	struct vhd_info i;
+	int rc;
+
+	*ret = csvfs_raw_size(d->fs, a->ino);
+	if (*ret)
+		return 0;
+	rc = identify(d, a, &i, &err);
+	if (!rc)
+		rc = vhd_may_open(&i, false, &err);
+	if (!rc) {
+		*ret = i.virtual_size;
+		return 0;
+	}
+	if (name && rc != -EINTR && rc != -CSV_E_WITHDRAWN)
+		say_why(d, a, name, &err);
+	return rc == -EMEDIUMTYPE ? -ENOENT : rc;
+}
+
+/* ---- names ---------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_root(const struct fused *d, struct node n)
+{
+	return n.ino == d->root_ino;
+}
+
+/* How a directory looks through the view. */
+static void dir_attr(struct csvfs_attr *a)
+{
+	a->mode &= ~0222u;
+}
+
+static void reply_entry(struct fop *op, enum node_view view)
+{
+	struct fuse_entry_param e;
+
+	fop_entry(op->d, view, &op->attr, &e);
+	fuse_reply_entry(op->req, &e);
+}
+
+static void lookup_top(struct fop *op)
+{
+	int err = csvfs_getattr(op->d->fs, op->d->root_ino, 0, &op->attr);
+
+	if (err) {
+		fop_reply_err(op, err);
+		return;
+	}
+	dir_attr(&op->attr);
+	reply_entry(op, VIEW_RAW_DIR);
+}
+
+static void lookup(struct fop *op)
+{
+	struct csvfs_attr *a = &op->attr;
+	int err;
+
+	if (!strcmp(op->name, "..") && is_root(op->d, op->node)) {
+		err = csvfs_getattr(op->d->fs, op->d->root_ino, 0, a);
+		if (err)
+			fop_reply_err(op, err);
+		else
+			reply_entry(op, VIEW_FILE);
+		return;
+	}
+	err = csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, a);
+	if (!err && S_ISDIR(a->mode)) {
+		dir_attr(a);
+		reply_entry(op, VIEW_RAW_DIR);
+		return;
+	}
+	if (!err && !S_ISREG(a->mode) && !S_ISLNK(a->mode))
+		err = -ENOENT;
+	if (!err && S_ISREG(a->mode))
+		err = disk_size(op->d, a, op->name, &a->size);
+	if (err)
+		fop_reply_err(op, err);
+	else
+		reply_entry(op, VIEW_RAW);
+}
+
+/* As the view shows it. */
+static int view_attr(struct fop *op)
+{
+	int err = csvfs_getattr(op->d->fs, op->node.ino, op->node.gen, &op->attr);
+
+	if (err)
+		return err;
+	if (S_ISDIR(op->attr.mode))
+		dir_attr(&op->attr);
+	else if (S_ISREG(op->attr.mode))
+		err = disk_size(op->d, &op->attr, NULL, &op->attr.size);
+	return err;
+}
+
+static void reply_attr(struct fop *op, int err)
+{
+	struct stat st;
+
+	if (err) {
+		fop_reply_err(op, err);
+		return;
+	}
+	fop_stat(op->d, &op->attr, node_pack(op->d, (struct node){ op->node.view, op->attr.gen, op->attr.ino }), &st);
+	fuse_reply_attr(op->req, &st, 0.0);
+}
+
+static void getattr(struct fop *op)
+{
+	reply_attr(op, view_attr(op));
+}
+
+/* Owner, mode and times are the image's; the size of a disk is not changed by ftruncate. */
+static void setattr(struct fop *op)
+{
+	struct csvfs_attr set = op->attr;
+	int err = op->node.view == VIEW_RAW_DIR ? -EROFS : view_attr(op);
+
+	if (!err && op->mask & CSVFS_SET_SIZE) {
+		if (set.size != op->attr.size)
+			err = -EPERM;
+		op->mask &= ~CSVFS_SET_SIZE;
+	}
+	if (!err && op->mask)
+		err = csvfs_setattr(op->d->fs, op->node.ino, op->node.gen, &set, op->mask, &op->attr);
+	if (!err)
+		err = view_attr(op);
+	reply_attr(op, err);
+}
+
+/* ---- listing: only what lookup would find ------------------------------------------------------------------------------------------ */
+
+struct listed { struct csvfs_dirent e; char name[CSV_NAME_MAX + 1]; };
+struct list { struct listed *l; size_t n, max; };
+
+static bool list_add(void *arg, const struct csvfs_dirent *e)
+{
+	struct list *s = arg;
+
+	if (s->n == s->max)
+		return false;
+	s->l[s->n].e = *e;
+	memcpy(s->l[s->n].name, e->name, e->name_len);
+	s->l[s->n].name[e->name_len] = 0;
+	s->n++;
+	return true;
+}
+
+static bool is_shown(struct fop *op, const struct listed *x, enum node_view *ret_view)
+{
+	uint32_t mode = x->e.type << 12;
+	struct csvfs_attr a;
+	uint64_t size;
+
+	*ret_view = S_ISDIR(mode) ? VIEW_RAW_DIR : VIEW_RAW;
+	if (S_ISDIR(mode) || S_ISLNK(mode))
+		return true;
+	return S_ISREG(mode) && !csvfs_getattr(op->d->fs, x->e.ino, x->e.gen, &a) && !disk_size(op->d, &a, NULL, &size);
+}
+
+static void readdir(struct fop *op)
+{
+	struct list s = { .max = op->len / 24 + 1 };	/* no entry is smaller */
+	size_t used = 0, need, i;
+	uint64_t from = op->off;
+	bool full = false;
+	char *buf;
+	int err = 0;
+
+	s.max = csv_min(s.max, (size_t)256);
+	buf = malloc(op->len ? op->len : 1);
+	s.l = calloc(s.max, sizeof(*s.l));
+	if (!buf || !s.l)
+		err = -ENOMEM;
+	/* An answer without entries means the end: go on until one is shown or there are no more. */
+	while (!err && !full && !used) {
+		s.n = 0;
+		err = csvfs_readdir(op->d->fs, op->node.ino, op->node.gen, from, list_add, &s);
+		if (err || !s.n)
+			break;
+		for (i = 0; i < s.n && !full; i++) {
+			enum node_view view;
+			struct stat st = { .st_mode = s.l[i].e.type << 12 };
+
+			from = s.l[i].e.cookie;
+			if (!is_shown(op, &s.l[i], &view))
+				continue;
+			st.st_ino = node_pack(op->d, (struct node){ view, s.l[i].e.gen, s.l[i].e.ino });
+			need = fuse_add_direntry(op->req, buf + used, op->len - used, s.l[i].name, &st, (off_t)from);
+			full = need > op->len - used;
+			if (!full)
+				used += need;
+		}
+	}
+	if (err)
+		fop_reply_err(op, err);
+	else
+		fuse_reply_buf(op->req, buf, used);
+	free(s.l);
+	free(buf);
+}
+
+/* ---- an open disk ------------------------------------------------------------------------------------------------------------------- */
+
+static int open_disk(struct fop *op)
+{
+	struct fused *d = op->d;
+	bool writing = (op->fi.flags & O_ACCMODE) != O_RDONLY;
+	struct csv_err err = CSV_ERR_INIT;
+	struct vhd_info i;
+	int rc = use_open(op, op->node.ino, op->node.gen, CSVFS_USE_RAW, writing, &op->fi.fh);
+
+	if (rc)
+		return rc;
+	/* From here on the plain file does not change (RV1). */
+	rc = csvfs_getattr(d->fs, op->node.ino, op->node.gen, &op->attr);
+	if (!rc && !S_ISREG(op->attr.mode))
+		rc = -ENOENT;
+	if (!rc) {
+		rc = identify(d, &op->attr, &i, &err);
+		if (!rc)
+			rc = vhd_may_open(&i, writing, &err);
+		if (rc)
+			log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": cannot be opened through " RAW_NAME ": %s", op->node.ino, err.text);
+	}
+	if (!rc)
+		csvfs_set_raw_size(d->fs, op->node.ino, i.virtual_size);
+	else
+		use_close(d, op->fi.fh);
+	return rc == -EMEDIUMTYPE ? -ENOENT : rc;
+}
+
+static void open_raw(struct fop *op)
+{
+	struct fused *d = op->d;
+	int err = csvfs_open(d->fs, op->node.ino, op->node.gen);
+
+	if (!err) {
+		err = open_disk(op);
+		if (err)
+			csvfs_release(d->fs, op->node.ino);
+	}
+	if (err) {
+		fop_reply_err(op, err);
+		return;
+	}
+	fop_open_flags(op);
+	if (fuse_reply_open(op->req, &op->fi) == -ENOENT) {
+		use_close(d, op->fi.fh);
+		csvfs_release(d->fs, op->node.ino);
+	}
+}
+
+static void read_raw(struct fop *op)
+{
+	uint64_t size = csvfs_raw_size(op->d->fs, op->node.ino);
+	ssize_t n = 0;
+
+	op->buf = iobuf_get(op->d);
+	if (!op->buf) {
+		fop_reply_err(op, -ENOMEM);
+		return;
+	}
+	if (op->off < size)
+		n = csvfs_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), csv_min(op->len, size - op->off));
+	if (n < 0)
+		fop_reply_err(op, (int)n);
+	else
+		fuse_reply_buf(op->req, iobuf_payload(op->buf), (size_t)n);
+}
+
+/* Behind the end there is no disk: as a block device says it. */
+static void write_raw(struct fop *op)
+{
+	struct fused *d = op->d;
+	uint64_t size = csvfs_raw_size(d->fs, op->node.ino);
+	ssize_t n;
+	int err;
+
+	if (op->fi.flags & O_APPEND || op->off >= size)
+		n = op->len ? -ENOSPC : 0;
+	else
+		n = csvfs_write(d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), csv_min(op->len, size - op->off), false,
+				NULL);
+	if (n >= 0 && op->fi.flags & (O_SYNC | O_DSYNC)) {
+		err = csvfs_fsync(d->fs, op->node.ino, op->node.gen, (op->fi.flags & O_SYNC) != O_SYNC);
+		if (err)
+			n = err;
+	}
+	if (n < 0)
+		fop_reply_err(op, (int)n);
+	else
+		fuse_reply_write(op->req, (size_t)n);
+}
+
+static void fallocate_raw(struct fop *op)
+{
+	uint64_t size = csvfs_raw_size(op->d->fs, op->node.ino), end;
+
+	if (csv_add_overflow(op->off, op->len, &end) || end > size)
+		fop_reply_err(op, -ENOSPC);
+	else
+		fop_reply_err(op, csvfs_fallocate(op->d->fs, op->node.ino, op->node.gen, op->falloc_mode | FALLOC_FL_KEEP_SIZE, op->off,
+						  op->len));
+}
+
+static void lseek_raw(struct fop *op)
+{
+	uint64_t size = csvfs_raw_size(op->d->fs, op->node.ino), at;
+	int err = op->off >= size ? -ENXIO : csvfs_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
+
+	if (!err && op->whence == SEEK_DATA && at >= size)
+		err = -ENXIO;	/* only the footer follows */
+	if (err)
+		fop_reply_err(op, err);
+	else
+		fuse_reply_lseek(op->req, (off_t)csv_min(at, size));
+}
+
+/* ---- which operations are ours ---------------------------------------------------------------------------------------------------- */
+
+static bool run_in_dir(struct fop *op)
+{
+	switch (op->kind) {
+	case FOP_LOOKUP: lookup(op); return true;
+	case FOP_READDIR: readdir(op); return true;
+	case FOP_GETATTR: getattr(op); return true;
+	case FOP_SETATTR: setattr(op); return true;
+	case FOP_FSYNC:			/* of a directory */
+	case FOP_STATFS: return false;
+	default: fop_reply_err(op, -EROFS); return true;
+	}
+}
+
+static bool run_on_disk(struct fop *op)
+{
+	switch (op->kind) {
+	case FOP_GETATTR: getattr(op); return true;
+	case FOP_SETATTR: setattr(op); return true;
+	case FOP_OPEN: open_raw(op); return true;
+	case FOP_READ: read_raw(op); return true;
+	case FOP_WRITE: write_raw(op); return true;
+	case FOP_FALLOCATE: fallocate_raw(op); return true;
+	case FOP_LSEEK: lseek_raw(op); return true;
+	case FOP_READLINK: case FOP_RELEASE: case FOP_FSYNC: case FOP_STATFS: return false;
+	default: fop_reply_err(op, -EPERM); return true;
+	}
+}
+
+static bool is_reserved(const struct fused *d, struct node dir, const char *name)
+{
+	return dir.view == VIEW_FILE && is_root(d, dir) && !strcmp(name, RAW_NAME);
+}
+
+/* 0: nothing of ours; else the answer. */
+static int reserved(const struct fop *op)
+{
+	const struct fused *d = op->d;
+
+	switch (op->kind) {
+	case FOP_CREATE: case FOP_MKNOD: case FOP_SYMLINK:
+		return is_reserved(d, op->node, op->name) ? -EPERM : 0;
+	case FOP_UNLINK: case FOP_RMDIR:
+		return is_reserved(d, op->node, op->name) ? -EBUSY : 0;
+	case FOP_LINK:
+		return is_reserved(d, op->node2, op->name) ? -EPERM : op->node2.view != VIEW_FILE ? -EROFS : 0;
+	case FOP_RENAME:
+		if (is_reserved(d, op->node, op->name))
+			return -EBUSY;
+		return is_reserved(d, op->node2, op->name2) ? -EPERM : op->node2.view != VIEW_FILE ? -EROFS : 0;
+	default:
+		return 0;
+	}
+}
+
+bool raw_run(struct fop *op)
+{
+	int err = reserved(op);
+
+	if (err) {
+		fop_reply_err(op, err);
+		return true;
+	}
+	if (op->node.view == VIEW_RAW_DIR)
+		return run_in_dir(op);
+	if (op->node.view == VIEW_RAW)
+		return run_on_disk(op);
+	if (op->kind == FOP_LOOKUP && is_reserved(op->d, op->node, op->name)) {
+		lookup_top(op);
+		return true;
+	}
+	return false;
+}
