@@ -74,13 +74,15 @@ static void say_why(struct fused *d, const struct csvfs_attr *a, const char *nam
 /* -ENOENT: not an image at all.  Damaged ones and ones of a kind we cannot use have errors of their own. */
 static int disk_size(struct fused *d, const struct csvfs_attr *a, const char *name, uint64_t *ret)
 {
+	uint64_t open_size = csvfs_raw_size(d->fs, a->ino);
 	struct csv_err err = CSV_ERR_INIT;
 	struct vhd_info i;
 	int rc;
 
-	*ret = csvfs_raw_size(d->fs, a->ino);
-	if (*ret)
+	if (open_size) {
+		*ret = open_size;
 		return 0;
+	}
 	rc = identify(d, a, &i, &err);
 	if (!rc)
 		rc = vhd_may_open(&i, false, &err);
