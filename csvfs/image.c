@@ -19,8 +19,8 @@
  *
  * Invariants
  *  IM1 On one node, raw openers > 0 excludes plain writers > 0.
- *  IM2 Raw openers > 0: vmap is held CW.  Plain writers > 0: vmap is held PR, or inode EX has been held since the first of them came
- *      and the file is no image.
+ *  IM2 Raw openers > 0: vmap is held CW.  Plain writers > 0: vmap is held PR, or inode EX has been held since the first of them came,
+ *      when the file was no image.
  *  IM3 A request that conflicts is answered within WAIT_MS: a lock that is merely cached elsewhere comes at once, one that is used does not.
  *
  * Locks: use_mx is taken after `inode i` is given back or inside its release; nobody who holds use_mx waits for `inode i`.
@@ -57,12 +57,20 @@ static void want_coro(void *arg)
 	sched_wake_all(s, &w->wq);
 }
 
+/* Of the usable view; 0: there is none. */
+static uint64_t ring_of(const struct csvfs *fs)
+{
+	const struct cluster_view *v = cluster_current(fs->env->cluster);
+
+	return v ? v->ring.seq : 0;
+}
+
 /* use_mx is held.  -CSV_E_BUSY_ELSEWHERE: somebody uses it the other way. */
 static int lock_use(struct csvfs *fs, struct inode *ip, enum dlm_mode mode)
 {
 	struct sched *s = fs->env->sched;
 	struct want w = { .fs = fs, .ip = ip, .mode = mode };
-	uint64_t end = fs_now_ns(fs) + WAIT_MS * NS_PER_MS;
+	uint64_t end = fs_now_ns(fs) + WAIT_MS * NS_PER_MS, ring = ring_of(fs);
 	int err;
 
 	waitq_init(&w.wq);
@@ -70,8 +78,15 @@ static int lock_use(struct csvfs *fs, struct inode *ip, enum dlm_mode mode)
 	err = fs_spawn(fs, "image use", want_coro, &w);
 	if (err)
 		return err;
-	while (!w.done && !err)
+	while (!w.done && !err) {
 		err = sched_wait_until(s, &w.wq, end, true);
+		/* The time counts while locks can be granted, in one view. */
+		if (err == -ETIMEDOUT && (!recover_view_ok(fs) || ring_of(fs) != ring)) {
+			ring = ring_of(fs);
+			end = fs_now_ns(fs) + WAIT_MS * NS_PER_MS;
+			err = 0;
+		}
+	}
 	if (!w.done && w.coro)
 		sched_cancel(s, w.coro);
 	while (!w.done)
