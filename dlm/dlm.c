@@ -227,12 +227,9 @@ void dlm_set_config(struct dlm *d, const struct dlm_config *cfg)
 		d->cfg.peer_locks_max = DLM_PEER_LOCKS_MAX;
 }
 
-void dlm_presume_lost(struct dlm *d, const struct cluster_node *who, uint32_t n)
+void dlm_set_expected_nodes(struct dlm *d, uint32_t n)
 {
-	csv_assert(d->state == DLM_S_DOWN && !d->past.n_cand);
-	for (uint32_t i = 0; i < n; i++)
-		if (!node_eq(who[i], (struct cluster_node){ d->self, cluster_incarnation(d->env->cluster) }))
-			dlm_lost_set(&d->past.lost, who[i], DLM_LOST);
+	d->expected_nodes = n;
 }
 
 void dlm_fence_confirmed(struct dlm *d, struct cluster_node who)

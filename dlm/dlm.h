@@ -80,6 +80,20 @@ struct dlm_events {
 	 * starts empty.  Locks held stay in force until then; all must be NL when that view comes (asserted).  Comes once a life.
 	 */
 	void (*purged)(void *arg);
+	/*
+	 * May be NULL (then: nobody).  There may have been views that nobody here knows of, because quorum counts nodes and not
+	 * daemons of this volume:
+	 *
+	 *	node 1 (volume mounted)      node 2 (mounted)      node 3 (votes only)
+	 *	view {1,2}, ring 1 2 3       view {1,2}
+	 *	cut off                      view {2}, ring 2 3: locks a new resource
+	 *	view {1}, ring 1 3           cut off: holds it, and node 1 has never heard of it
+	 *
+	 * or because all who knew have restarted.  So before such a view runs, the disk is asked: who is not in the view and owns an
+	 * ACTIVE slot (rule R9) is lost, and until all the lost are replayed every name without a master counts as EX-locked by
+	 * them.  A node's slot must be ACTIVE on disk before its first request.
+	 */
+	void (*survey)(void *arg, uint64_t ticket);
 	void *arg;
 };
 
@@ -105,12 +119,15 @@ void dlm_cancel(struct dlm *d, struct dlm_lock *l);
 void dlm_lock_done(struct dlm *d, struct dlm_lock *l);
 
 /*
- * Before the first view: who may hold locks although nobody in the cluster may remember (the owners of ACTIVE slots on disk, rule R9).
- * When no participant of the first view has a past (all of them have just started), every name counts as EX-locked by
- * these until they are replayed, and lost() names them; those that take part themselves are not meant.
- * For it to close the gap: own slot ACTIVE on disk, then read the others', then this, then cluster_start().
+ * The answer to survey(): the owners of all ACTIVE slots, read from the disk after survey() was called (our own and those that
+ * are members of the view may be among them).  An old ticket is ignored.
  */
-void dlm_presume_lost(struct dlm *d, const struct cluster_node *who, uint32_t n);
+void dlm_surveyed(struct dlm *d, uint64_t ticket, const struct cluster_node *who, uint32_t n);
+/*
+ * How many nodes the cluster has (corosync's node list); 0, the default: not known.  Only makes surveys rarer: when more than
+ * half of all nodes have been in every view since the last one that we know, there was no other.
+ */
+void dlm_set_expected_nodes(struct dlm *d, uint32_t n);
 /*
  * Proofs about a lost node, delivered to every member in the same order (the file system sends them as ordered messages):
  * fenced = it writes nothing more: phantoms below PW fall.  replayed = its journal is replayed and flushed: the rest falls.

@@ -5,13 +5,16 @@
  *
  * A node's past is a list of *candidates*: the last view that ran there, and every later one for which it was ready.  A view
  * runs only when all its participants are ready, so a view that ran anywhere is a candidate of all its participants; and as
- * views are quorate, of at least one member of every later view.  Hence:
+ * views are quorate, of at least one node of every later view - if its daemon still is the same (see 3).  Hence:
  *
  *  1. The newest candidate of all ("top") is the newest view that may have run.  Whoever has a past and is not in top has
  *     been gone while the others went on: purged (rule R11).  Whoever is in the lost list of a node with a newer past: too.
  *  2. Everybody in any candidate of a participant may hold locks.  Who of them takes no part is lost, until proven otherwise.
- *  3. When nobody has a past, nobody can know who was there before: those whom the disk names (dlm_presume_lost()) may hold
- *     anything.  A claim of somebody without a past says nothing about who takes part.
+ *  3. There may have been views after top that nobody here knows: quorum counts engines, and all daemons that took part in such
+ *     a view may have been on other nodes, or have restarted.  There were none when (a) this view is of top's totem ring, (b) it
+ *     is of the very next one: totem raises its sequence by 4 each time, above all that the members have seen, and any
+ *     quorate ring in between would share a node with both; or (c) more than half of all nodes have been with us since top.
+ *     Else there is a *gap*: the disk is asked who else there may be (survey), and no name is known to be free.
  *  4. A candidate of which two or more are gone may have names that nobody knows any more.
  *
  * In doubt (a candidate that did not run) more nodes are purged and more names suspected than need be, never fewer.
@@ -108,20 +111,21 @@ static void sort_members(const struct cluster_view *v, struct dlm_past *const *p
 	}
 }
 
-static void choose(const struct cluster_view *v, struct dlm_past *const *past, struct cluster_view *ret_part)
+static const struct cluster_view *choose(const struct cluster_view *v, struct dlm_past *const *past, struct cluster_view *ret_part)
 {
 	const struct cluster_view *top = NULL;
 	uint32_t order[CLUSTER_NODES_MAX] = { 0 };
 	uint64_t purged = 0, accepted = 0;
 
 	sort_members(v, past, order);
-	if (past[order[0]]->n_cand)
-		top = &past[order[0]]->cand[past[order[0]]->n_cand - 1];
+	for (uint32_t o = 0; o < v->n && !top; o++)
+		if (past[order[o]]->n_cand && !past[order[o]]->purged)
+			top = &past[order[o]]->cand[past[order[o]]->n_cand - 1];
 	for (uint32_t o = 0; o < v->n; o++) {
 		uint32_t i = order[o];
 		struct dlm_lost_list *l = &past[i]->lost;
 
-		if (past[i]->n_cand && !view_has(top, v->m[i]))
+		if (past[i]->purged || (past[i]->n_cand && !view_has(top, v->m[i])))
 			purged |= 1ull << i;
 		if (purged & 1ull << i)
 			continue;
@@ -135,6 +139,24 @@ static void choose(const struct cluster_view *v, struct dlm_past *const *past, s
 	for (uint32_t i = 0; i < v->n; i++)
 		if (accepted & 1ull << i)
 			ret_part->m[ret_part->n++] = v->m[i];
+	return top;
+}
+
+#define TOTEM_STEP 4
+
+static bool is_gap(const struct cluster_view *top, const struct cluster_view *part, uint32_t expected_nodes)
+{
+	uint64_t then, now = part->ring.seq >> CLUSTER_ROUND_BITS;
+	uint32_t together = 0;
+
+	if (!top)
+		return true;
+	then = top->ring.seq >> CLUSTER_ROUND_BITS;
+	if (now - then <= TOTEM_STEP)
+		return false;
+	for (uint32_t i = 0; i < part->n; i++)
+		together += view_has(top, part->m[i]);
+	return !expected_nodes || 2 * together <= expected_nodes;
 }
 
 /* ---- lost, forgotten ---------------------------------------------------------------------------------------------------- */
@@ -199,16 +221,15 @@ static void find_amnesia(const struct cluster_view *cand, struct dlm_agreed *ret
 		add_amnesia(ret, &a);
 }
 
-/* A cold start: any name. */
-static void presume_all(const struct cluster_view *v, struct dlm_agreed *ret)
+void dlm_agree_gap(struct dlm_agreed *a)
 {
-	struct dlm_amnesia a = { .ring = v->ring };
+	struct dlm_amnesia any = { .ring = a->part.ring };
 
-	for (uint32_t i = 0; i < ret->lost.n; i++)
-		if (ret->lost.e[i].proof != DLM_REPLAYED)
-			suspect(&a, ret->lost.e[i].who);
-	if (a.n_suspect)
-		add_amnesia(ret, &a);
+	for (uint32_t i = 0; i < a->lost.n; i++)
+		if (a->lost.e[i].proof != DLM_REPLAYED)
+			suspect(&any, a->lost.e[i].who);
+	if (any.n_suspect)
+		add_amnesia(a, &any);
 }
 
 static bool all_proven(struct dlm_lost_list *l, const struct dlm_amnesia *a)
@@ -238,13 +259,14 @@ void dlm_past_prune(struct dlm_past *p)
 	p->n_amnesia = out;
 }
 
-void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struct dlm_agreed *ret_a)
+void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, uint32_t expected_nodes, struct dlm_agreed *ret_a)
 {
 	struct dlm_agreed *ret = ret_a;
-	bool cold = true;
+	const struct cluster_view *top;
 
 	memset(ret, 0, sizeof(*ret));
-	choose(v, past, &ret->part);
+	top = choose(v, past, &ret->part);
+	ret->gap = is_gap(top, &ret->part, expected_nodes);
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct dlm_past *p = past[i];
 
@@ -263,14 +285,11 @@ void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struc
 
 		if (!view_has(&ret->part, v->m[i]))
 			continue;
-		cold &= !p->n_cand;
 		for (uint32_t k = 0; k < p->n_amnesia; k++)
 			add_amnesia(ret, &p->amnesia[k]);
 		for (uint32_t k = 0; k < p->n_cand; k++)
 			find_amnesia(&p->cand[k], ret);
 	}
-	if (cold)
-		presume_all(v, ret);
 }
 
 /* ---- on the wire ----------------------------------------------------------------------------------------------------------- */
@@ -318,6 +337,7 @@ static struct ring_id get_ring(struct csv_cursor *c)
 
 void dlm_past_encode(struct csv_cursor *c, const struct dlm_past *p)
 {
+	csv_put_u8(c, p->purged);
 	csv_put_u32(c, p->n_cand);
 	for (uint32_t i = 0; i < p->n_cand; i++) {
 		put_ring(c, p->cand[i].ring);
@@ -345,8 +365,13 @@ void dlm_past_encode(struct csv_cursor *c, const struct dlm_past *p)
 const char *dlm_past_decode(struct csv_cursor *c, struct dlm_past *ret_p)
 {
 	struct dlm_past *p = ret_p;
+	uint8_t purged;
 
 	memset(p, 0, sizeof(*p));
+	purged = csv_cur_u8(c);
+	if (purged > 1)
+		return "purged is neither 0 nor 1";
+	p->purged = purged;
 	p->n_cand = csv_cur_u32(c);
 	if (p->n_cand > DLM_CAND_MAX)
 		return "too many candidate views";

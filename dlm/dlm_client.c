@@ -301,6 +301,10 @@ void dlm_due(struct job *j)
 		if (d->leave_done)
 			d->leave_done(d->leave_arg);
 	}
+	if (d->survey_due) {
+		d->survey_due = false;
+		d->ev.survey(d->ev.arg, d->ticket);
+	}
 	if (d->purged_due) {
 		d->purged_due = false;
 		if (d->ev.purged)

@@ -113,6 +113,7 @@ struct dlm_amnesia {
 };
 
 struct dlm_past {
+	bool purged;			/* in this life: takes part in nothing any more */
 	/* Views whose tables may be in force somewhere: the last that ran here, and later ones for which we were ready. */
 	uint32_t n_cand;
 	struct cluster_view cand[DLM_CAND_MAX];
@@ -126,6 +127,7 @@ struct dlm_agreed {
 	struct dlm_lost_list lost;
 	uint32_t n_amnesia;
 	struct dlm_amnesia amnesia[DLM_AMNESIA_MAX];
+	bool gap;			/* there may have been views between top and this one */
 };
 
 static inline uint8_t dlm_wire_flags(unsigned request_flags)
@@ -133,8 +135,10 @@ static inline uint8_t dlm_wire_flags(unsigned request_flags)
 	return (request_flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0) | (request_flags & DLM_PAST_PHANTOMS ? DLM_F_PAST : 0);
 }
 
-/* Pure and the same on all members. past[i] belongs to v->m[i]. */
-void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struct dlm_agreed *ret_a);
+/* Pure; the same on all members (but for gap, when they have been told different numbers of nodes). past[i]: v->m[i]'s. */
+void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, uint32_t expected_nodes, struct dlm_agreed *ret_a);
+/* After a gap, with what the survey has found in a->lost: no name is known to be free. */
+void dlm_agree_gap(struct dlm_agreed *a);
 const char *dlm_past_decode(struct csv_cursor *c, struct dlm_past *ret_p);
 void dlm_past_encode(struct csv_cursor *c, const struct dlm_past *p);
 struct dlm_lost *dlm_lost_find(struct dlm_lost_list *l, struct cluster_node who);
@@ -239,6 +243,7 @@ struct dlm_orphan {
 enum dlm_state {
 	DLM_S_DOWN,		/* no usable view */
 	DLM_S_AGREE,		/* round 1: who takes part, who is lost */
+	DLM_S_SURVEY,		/* after a gap: the disk is asked who else there may be */
 	DLM_S_REBUILD,		/* round 2: masters register, holders report */
 	DLM_S_STRAY,		/* round 3: reports that found no master go to the directory */
 	DLM_S_RESOLVE,		/* round 4: the directory hands out what is without master */
@@ -285,6 +290,8 @@ struct dlm {
 	struct cluster_node me;
 	struct dlm_peer peer[CLUSTER_NODES_MAX];	/* of part.m */
 	struct dlm_past past;
+	uint32_t expected_nodes;
+	uint64_t ticket;		/* of the survey that is under way */
 	struct dlm_past *heard[CLUSTER_NODES_MAX];	/* STATE of view.m[i] */
 	struct dlm_agreed *agreed;	/* tentative until ready */
 	uint64_t ended;			/* bit i: part.m[i] has ended this round */
@@ -294,7 +301,7 @@ struct dlm {
 	struct cds_list_head strays;	/* struct dlm_stray: reports without a living master */
 	struct { uint8_t type; struct csv_cursor cur; uint8_t *buf; } batch[CLUSTER_NODES_MAX];	/* to part.m[i] */
 	uint64_t recovery_started_ns;
-	bool lost_due, recovered_due, purged_due, purged_told, leave_due;
+	bool lost_due, recovered_due, purged_due, purged_told, leave_due, survey_due;
 	struct cluster_view recovered_view;
 };
 

@@ -3,13 +3,15 @@
  * dlm_recover.c - from a new view to complete lock tables: five rounds, each ended by a mark from every participant.
  *
  *	DOWN --view--> AGREE -----> REBUILD -----> STRAY -----> RESOLVE -----> READY -----> RUN
- *	                 |    STATE        END 2        END 3          END 4         END 5
- *	                 +--> PURGED (we are not among the participants)
+ *	                | |   STATE   ^    END 2        END 3          END 4         END 5
+ *	                | +-> SURVEY -+    (there may have been views that nobody here knows)
+ *	                +--> PURGED        (we are not among the participants)
  *
  * What is done in each state, and what a membership change (suspend, later a view) does to it:
  *
  *	AGREE	 all tell their past; all compute participants, lost,	nothing had been changed: forgotten
  *		 suspects (dlm_agree.c)
+ *	SURVEY	 the disk is asked who else may hold locks		forgotten; asked again when the next view needs it
  *	REBUILD	 masters register at dir1 and dir2; old directory nodes	the half-built directory and the reports are
  *		 tell dir1 the names of lost masters; holders report	forgotten; old lock lists and the old directory
  *		 to their master					are still there, the next recovery starts from them
@@ -43,7 +45,7 @@
 
 struct dlm_stray { struct cds_list_head node; struct dlm_msg m; };
 
-#define ROUND_OF_STATE(s) ((uint8_t)((s) - DLM_S_AGREE + 1))
+#define ROUND_OF_STATE(s) ((uint8_t)((s) - DLM_S_REBUILD + 2))
 
 enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
 {
@@ -61,7 +63,7 @@ enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
 	case DLM_M_ADOPT:
 		return DLM_S_RESOLVE;
 	case DLM_M_END:
-		return round >= 2 && round <= 5 ? DLM_S_AGREE + round - 1 : DLM_S_MAX;
+		return round >= 2 && round <= 5 ? DLM_S_REBUILD + round - 2 : DLM_S_MAX;
 	default:
 		return DLM_S_RUN;
 	}
@@ -195,7 +197,7 @@ void dlm_recover_suspend(struct dlm *d)
 	held_drop(&d->held);
 	held_drop(&d->early);
 	d->state = DLM_S_DOWN;
-	d->recovered_due = false;
+	d->recovered_due = d->survey_due = false;
 	d->leave_acks = 0;
 	d->leave_sent = false;
 	dlm_client_suspend(d);
@@ -286,6 +288,7 @@ static void leave_check(struct dlm *d)
 
 static void purged(struct dlm *d)
 {
+	d->past.purged = true;
 	dlm_recover_drop(d);
 	held_drop(&d->held);
 	d->state = DLM_S_PURGED;
@@ -640,17 +643,26 @@ static void agree(struct dlm *d)
 		if (!d->heard[i])
 			return;
 	d->agreed = dlm_alloc(sizeof(*d->agreed));
-	dlm_agree(&d->view, d->heard, d->agreed);
+	dlm_agree(&d->view, d->heard, d->expected_nodes, d->agreed);
 	d->part = d->agreed->part;
 	memset(d->peer, 0, sizeof(d->peer));
 	for (uint32_t i = 0; i < d->part.n; i++)
 		d->peer[i].who = d->part.m[i];
 	d->ended = 0;
 	d->next_gen = 0;
-	if (dlm_part_is(d, d->me))
-		enter_rebuild(d);
-	else
+	if (!dlm_part_is(d, d->me)) {
 		purged(d);
+	} else if (!d->agreed->gap) {
+		enter_rebuild(d);
+	} else if (!d->ev.survey) {
+		dlm_agree_gap(d->agreed);
+		enter_rebuild(d);
+	} else {
+		d->state = DLM_S_SURVEY;
+		d->ticket++;
+		d->survey_due = true;
+		sched_post(d->env->sched, &d->due_job);
+	}
 }
 
 /* ---- messages ------------------------------------------------------------------------------------------------------------------------ */
@@ -845,6 +857,18 @@ void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_h
 	dispatch(d, from, h, c);
 	if (d->state != before)
 		drain_held(d);
+}
+
+void dlm_surveyed(struct dlm *d, uint64_t ticket, const struct cluster_node *who, uint32_t n)
+{
+	if (d->state != DLM_S_SURVEY || ticket != d->ticket)
+		return;
+	for (uint32_t i = 0; i < n; i++)
+		if (!dlm_part_is(d, who[i]))
+			dlm_lost_set(&d->agreed->lost, who[i], DLM_LOST);
+	dlm_agree_gap(d->agreed);
+	enter_rebuild(d);
+	drain_held(d);
 }
 
 /* ---- proofs, leaving -------------------------------------------------------------------------------------------------------------------- */

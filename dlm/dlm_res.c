@@ -361,8 +361,8 @@ static bool finish_old_list(struct dlm *d, struct dlm_res *r)
 		if (dlm_part_is(d, k->who)) {
 			struct dlm_lkb *now = lkb_find(&r->reports, k->who);
 
-			/* It has given PW/EX up, and with it perhaps a value that never arrived. */
-			if (k->mode >= DLM_PW && (!now || now->reqid != k->reqid || now->mode < DLM_PW))
+			/* It has given some of PW/EX up, and with it perhaps written a value that never arrived. */
+			if (k->mode >= DLM_PW && (!now || now->reqid != k->reqid || now->mode != k->mode))
 				in_doubt = true;
 			dlm_lkb_free(k);
 			continue;

@@ -39,7 +39,8 @@ struct ds_node {
 	struct dlm *dlm;
 	uint64_t incarnation;
 	struct ds_lock lock[DS_NAMES];
-	struct timer op, drain;
+	struct timer op, drain, survey;
+	uint64_t ticket;
 	unsigned n_lost;
 	struct ds_lost *lost[DS_LOST_MAX];
 	bool purged, leaving, leave_called;

@@ -83,6 +83,9 @@ static void lost_timer(struct timer *t)
 		ds_oracle_replayed(n->sim, l->who);
 		ds_slot_free(n->sim, l->who);
 		fs_send(n, FS_REPLAYED, l->who);
+	} else if (cluster_view_find(cluster_current(n->env->cluster), l->who.nodeid) &&
+		   cluster_view_find(cluster_current(n->env->cluster), l->who.nodeid)->incarnation == l->who.incarnation) {
+		;		/* it is back, and will be told to withdraw */
 	} else if (!l->fencing) {
 		l->fencing = true;
 		l->req = (struct fence_req){ .node = l->who, .done = fence_done, .arg = l };
@@ -168,6 +171,22 @@ static void on_recovered(void *arg, const struct cluster_view *v)
 			fs_send(n, FS_REPLAYED, n->lost[i]->who);
 }
 
+static void on_survey(void *arg, uint64_t ticket)
+{
+	struct ds_node *n = arg;
+
+	sim_world_count(n->sim->w, "op.survey", 1);
+	n->ticket = ticket;
+	set_timer(n, &n->survey, delay(n, 3 * NS_PER_MS));	/* reading the slots */
+}
+
+static void survey_timer(struct timer *t)
+{
+	struct ds_node *n = container_of(t, struct ds_node, survey);
+
+	dlm_surveyed(n->dlm, n->ticket, n->sim->active, n->sim->n_active);
+}
+
 /* ---- traffic --------------------------------------------------------------------------------------------------------------- */
 
 static void give_up(struct ds_lock *k, enum dlm_mode to)
@@ -246,7 +265,7 @@ static void on_done(struct dlm_lock *l, int status)
 		break;
 	case -ENOTCONN:
 		sim_world_count(w, "op.notconn", 1);
-		if (!k->n->purged && !k->n->leaving && k->n->dlm->state != DLM_S_PURGED && !k->n->dlm->purged_told)
+		if (!k->n->purged && !k->n->leaving && !k->n->withdrawn.incarnation && !k->n->dlm->purged_told)
 			ds_fail(k->n->sim, "n%u: -ENOTCONN without having been purged", k->n->node);
 		break;
 	default:
@@ -395,7 +414,8 @@ void ds_node_start(void *arg, unsigned node, struct env *env)
 {
 	struct ds_sim *s = arg;
 	struct ds_node *n = &s->node[node];
-	struct dlm_events ev = { .recovered = on_recovered, .lost = on_lost, .purged = on_purged, .arg = n };
+	struct dlm_events ev = { .recovered = on_recovered, .lost = on_lost, .purged = on_purged,
+				 .survey = on_survey, .arg = n };
 	struct cluster_user u = { .msg = fs_msg, .procdown = on_procdown, .arg = n };
 
 	memset(n, 0, sizeof(*n));
@@ -408,7 +428,7 @@ void ds_node_start(void *arg, unsigned node, struct env *env)
 	csv_assert(n->dlm);
 	config(n);
 	ds_slot_active(s, (struct cluster_node){ node, n->incarnation });
-	dlm_presume_lost(n->dlm, s->active, s->n_active);
+	dlm_set_expected_nodes(n->dlm, s->opt.nodes);
 	cluster_register(env->cluster, CHAN_FS, &u);
 	for (unsigned i = 0; i < DS_NAMES; i++) {
 		struct ds_lock *k = &n->lock[i];
@@ -426,6 +446,7 @@ void ds_node_start(void *arg, unsigned node, struct env *env)
 	}
 	timer_init(&n->op, op_timer);
 	timer_init(&n->drain, drain_timer);
+	timer_init(&n->survey, survey_timer);
 	set_timer(n, &n->op, delay(n, 2 * NS_PER_MS));
 }
 
