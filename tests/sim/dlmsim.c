@@ -257,6 +257,7 @@ int main(int argc, char **argv)
 		sim_net_want_faults(&total);
 		sim_counters_want(&total, "fault.purged");
 		sim_counters_want(&total, "op.leave");
+		sim_counters_want(&total, "op.forgotten");
 		sim_counters_want(&total, "op.cancelled");
 		sim_counters_want(&total, "op.refused");
 		sim_counters_want(&total, "op.lvb_valid");

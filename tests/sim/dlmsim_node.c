@@ -200,6 +200,9 @@ static void give_up(struct ds_lock *k, enum dlm_mode to)
 	k->seen = k->l.granted;
 }
 
+static void forget(struct ds_lock *k);
+static void ask(struct ds_lock *k, enum dlm_mode mode, unsigned flags);
+
 static void hold_over(struct timer *t)
 {
 	struct ds_lock *k = container_of(t, struct ds_lock, hold);
@@ -213,8 +216,12 @@ static void hold_over(struct timer *t)
 	if (!dlm_mode_covers(k->l.granted, to))
 		to = DLM_NL;
 	give_up(k, to);
-	if (k->l.granted != DLM_NL)
+	if (k->l.granted != DLM_NL) {
 		set_timer(k->n, t, delay(k->n, 20 * NS_PER_MS));
+	} else if (!k->n->purged && !k->n->leaving && !k->n->sim->winding_down && rnd(k->n, 8) == 0) {
+		forget(k);
+		ask(k, 1 + rnd(k->n, 5), 0);		/* on the heels of its own release */
+	}
 }
 
 static void on_bast(struct dlm_lock *l, enum dlm_mode blocked)
@@ -273,6 +280,18 @@ static void on_done(struct dlm_lock *l, int status)
 	}
 }
 
+static void lock_setup(struct ds_lock *k);
+
+/* As a cache does that needs room: with the lock goes the memory of who was master. */
+static void forget(struct ds_lock *k)
+{
+	sim_world_count(k->n->sim->w, "op.forgotten", 1);
+	timer_del(k->n->env->sched, &k->hold);
+	timer_del(k->n->env->sched, &k->cancel);
+	dlm_lock_done(k->n->dlm, &k->l);
+	lock_setup(k);
+}
+
 static void ask(struct ds_lock *k, enum dlm_mode mode, unsigned flags)
 {
 	struct ds_node *n = k->n;
@@ -323,6 +342,8 @@ static void op_timer(struct timer *t)
 	}
 	if (k->l.busy || k->l.granted != DLM_NL)
 		return;
+	if (rnd(n, 5) == 0)
+		forget(k);
 	s->ops_left--;
 	if (rnd(n, 8) == 0)
 		set_timer(n, &k->cancel, delay(n, 2 * NS_PER_MS));
@@ -410,6 +431,19 @@ static void config(struct ds_node *n)
 		cluster_mutate_ignore_ring(n->env->cluster);
 }
 
+static void lock_setup(struct ds_lock *k)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "res%u", k->name);
+	timer_init(&k->hold, hold_over);
+	timer_init(&k->cancel, cancel_timer);
+	dlm_lock_init(k->n->dlm, &k->l, name, strlen(name));
+	k->l.done = on_done;
+	k->l.bast = on_bast;
+	k->l.arg = k;
+}
+
 void ds_node_start(void *arg, unsigned node, struct env *env)
 {
 	struct ds_sim *s = arg;
@@ -431,18 +465,9 @@ void ds_node_start(void *arg, unsigned node, struct env *env)
 	dlm_set_expected_nodes(n->dlm, s->opt.nodes);
 	cluster_register(env->cluster, CHAN_FS, &u);
 	for (unsigned i = 0; i < DS_NAMES; i++) {
-		struct ds_lock *k = &n->lock[i];
-		char name[16];
-
-		snprintf(name, sizeof(name), "res%u", i);
-		k->n = n;
-		k->name = i;
-		timer_init(&k->hold, hold_over);
-		timer_init(&k->cancel, cancel_timer);
-		dlm_lock_init(n->dlm, &k->l, name, strlen(name));
-		k->l.done = on_done;
-		k->l.bast = on_bast;
-		k->l.arg = k;
+		n->lock[i].n = n;
+		n->lock[i].name = i;
+		lock_setup(&n->lock[i]);
 	}
 	timer_init(&n->op, op_timer);
 	timer_init(&n->drain, drain_timer);
