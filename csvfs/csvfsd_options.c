@@ -16,7 +16,7 @@ static const char usage[] =
 	"Mounts the cluster shared volume on DEVICE at DIR. The node must be a member of a quorate corosync cluster.\n"
 	"\n"
 	"  -f              stay in the foreground, log to standard error\n"
-	"  -d              log more\n"
+	"  -d, -o debug    log more; among it every operation that took 10 ms or longer\n"
 	"  -o ro           read-only\n"
 	"  -o fence=FILE   which fence agent switches which node (default /etc/csvfs/fence.conf)\n"
 	"  -o workers=N    data-plane threads (default: one a core, at most 8)\n"
@@ -68,6 +68,10 @@ static int option_one(struct csvfsd_options *r, char *o, struct csv_err *err)
 	}
 	if (!strncmp(o, "fence=", 6)) {
 		r->fence_conf = o + 6;
+		return 0;
+	}
+	if (!strcmp(o, "debug")) {
+		r->debug = true;
 		return 0;
 	}
 	if (!strcmp(o, "nomlock")) {

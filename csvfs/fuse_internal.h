@@ -58,6 +58,7 @@ struct fop {
 	fuse_req_t req;
 	enum fop_kind kind;
 	uint64_t id;			/* F2 */
+	uint64_t started_ns;
 	pid_t tid;			/* the caller's thread, 0: unknown */
 	struct coro *coro;
 	struct cds_list_head watch_node;	/* F5; empty: not watched */

@@ -354,14 +354,26 @@ static void (*const run[FOP_KINDS])(struct fop *op) = {
 	[FOP_FALLOCATE] = run_fallocate, [FOP_LSEEK] = run_lseek, [FOP_READDIR] = run_readdir, [FOP_STATFS] = run_statfs,
 };
 
+static const char *const kind_name[FOP_KINDS] = {
+	"lookup", "getattr", "setattr", "readlink", "mknod", "create", "symlink", "link", "unlink", "rmdir", "rename", "open", "release",
+	"read", "write", "fsync", "fallocate", "lseek", "readdir", "statfs",
+};
+
+#define SLOW_MS 10u		/* worth a line for who looks for delays */
+
 static void fop_coro(void *arg)
 {
 	struct fop *op = arg;
 	struct fused *d = op->d;
+	uint64_t took;
 
 	if (!raw_run(op))
 		run[op->kind](op);
 	d->served[op->kind]++;
+	took = (sched_now_ns(d->sched) - op->started_ns) / NS_PER_MS;
+	if (took >= SLOW_MS)
+		log_to(d->log, LOG_L_DEBUG, "%s of inode %llu%s%s took %llu ms", kind_name[op->kind], (unsigned long long)op->node.ino,
+		       *op->name ? ", " : "", op->name, (unsigned long long)took);
 	HASH_DEL(d->ops, op);
 	fop_unwatch(op);
 	iobuf_put(d, op->buf);
@@ -374,6 +386,7 @@ void fop_run(struct loop_msg *m)
 	struct fop *op = container_of(m, struct fop, msg);
 	struct fused *d = op->d;
 
+	op->started_ns = sched_now_ns(d->sched);
 	HASH_ADD(hh, d->ops, id, sizeof(op->id), op);
 	if (sched_spawn_ret(d->sched, "fop", fop_coro, op, &op->coro)) {
 		HASH_DEL(d->ops, op);

@@ -100,7 +100,7 @@ node_mount()
 {
 	local node=$1 log
 	log=$(node_dir "$node")/log/mount.log
-	(node_exec "$node" timeout 90 mount.csvfs "$DEVICE" "$LAB_MOUNT" -o fence=/etc/csvfs/fence.conf) \
+	(node_exec "$node" timeout 90 mount.csvfs "$DEVICE" "$LAB_MOUNT" -o "fence=/etc/csvfs/fence.conf${LAB_MOUNT_OPTIONS:+,$LAB_MOUNT_OPTIONS}") \
 		</dev/null >>"$log" 2>&1 || {
 		lab_err "node $node: mount.csvfs $DEVICE $LAB_MOUNT failed: $(tail -n 3 "$log" | tr '\n' ' ')(whole log: $log)"
 		return 1
