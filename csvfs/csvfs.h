@@ -104,7 +104,7 @@ void csvfs_release(struct csvfs *fs, uint64_t ino);
 /*
  * An image and its raw view are one disk (R41).  Each opener of the raw view, and each opener of the plain file for writing, announces
  * itself; the two kinds exclude each other in the whole cluster: -EBUSY (the other kind is open here), -CSV_E_BUSY_ELSEWHERE.
- * Answered within about a second.  Keeps the in-core inode until closed.
+ * Answered within about a second (while a node is lost and not recovered: after its recovery).  Keeps the in-core inode until closed.
  */
 enum csvfs_use { CSVFS_USE_PLAIN, CSVFS_USE_RAW };
 int csvfs_image_open(struct csvfs *fs, uint64_t ino, uint32_t gen, enum csvfs_use use);

@@ -22,6 +22,7 @@
  *  IM2 Raw openers > 0: vmap is held CW.  Plain writers > 0: vmap is held PR, or inode EX has been held since the first of them came,
  *      when the file was no image.
  *  IM3 A request that conflicts is answered within WAIT_MS: a lock that is merely cached elsewhere comes at once, one that is used does not.
+ *      Only a living node's use is answered with busy: while a view is being agreed on, or a lost node is not recovered, it waits.
  *
  * Locks: use_mx is taken after `inode i` is given back or inside its release; nobody who holds use_mx waits for `inode i`.
  */
@@ -65,6 +66,20 @@ static uint64_t ring_of(const struct csvfs *fs)
 	return v ? v->ring.seq : 0;
 }
 
+static bool find_lost(void *arg, const struct csvfs_recovery_info *i)
+{
+	*(bool *)arg |= !i->replayed;
+	return i->replayed;
+}
+
+static bool is_any_lost(struct csvfs *fs)
+{
+	bool lost = false;
+
+	csvfs_recovery_walk(fs, find_lost, &lost);
+	return lost;
+}
+
 /* use_mx is held.  -CSV_E_BUSY_ELSEWHERE: somebody uses it the other way. */
 static int lock_use(struct csvfs *fs, struct inode *ip, enum dlm_mode mode)
 {
@@ -80,8 +95,8 @@ static int lock_use(struct csvfs *fs, struct inode *ip, enum dlm_mode mode)
 		return err;
 	while (!w.done && !err) {
 		err = sched_wait_until(s, &w.wq, end, true);
-		/* The time counts while locks can be granted, in one view. */
-		if (err == -ETIMEDOUT && (!recover_view_ok(fs) || ring_of(fs) != ring)) {
+		/* The time counts while locks can be granted, in one view, and no lock of a lost node can be what is in the way. */
+		if (err == -ETIMEDOUT && (!recover_view_ok(fs) || ring_of(fs) != ring || is_any_lost(fs))) {
 			ring = ring_of(fs);
 			end = fs_now_ns(fs) + WAIT_MS * NS_PER_MS;
 			err = 0;
