@@ -100,6 +100,8 @@ int csvfs_rename(struct csvfs *fs, uint64_t od, uint32_t od_gen, const char *on,
 /* Open handles of this node: the first takes `open i` PR, the last gives it up and frees an orphan (R8). */
 int csvfs_open(struct csvfs *fs, uint64_t ino, uint32_t gen);
 void csvfs_release(struct csvfs *fs, uint64_t ino);
+/* All of them: the programs that held them are cut off (forced unmount).  Awaits. */
+void csvfs_release_all(struct csvfs *fs);
 
 /*
  * An image and its raw view are one disk (R41).  Each opener of the raw view, and each opener of the plain file for writing, announces

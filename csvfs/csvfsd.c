@@ -104,14 +104,14 @@ static void stop_coro(void *arg)
 	workers_stop(&d->f);
 	while (d->f.ops)
 		coro_sleep_ns(d->w.sched, 10 * NS_PER_MS);	/* requests that are still on the control plane answer into the void */
-	if (d->f.fs)
+	if (d->f.fs) {
+		csvfs_release_all(d->f.fs);	/* what programs still had open when the mount was forced away */
 		rc = csvfs_umount(d->f.fs, &err);
+	}
 	if (rc) {
 		log_to(&d->w.log, LOG_L_ERR, "unmount: %s", err.text);
 		d->exit_code = 1;
-		csvfs_free(d->f.fs);
 	}
-	d->f.fs = NULL;
 	loop_stop(d->w.loop);
 }
 
@@ -266,6 +266,8 @@ static int run(struct csvfsd *d)
 	ctl_stop(d->ctl);
 	if (d->f.se)
 		fuse_session_destroy(d->f.se);
+	if (d->f.fs)
+		csvfs_free(d->f.fs);
 	if (d->f.dp)
 		dp_table_free(d->f.dp);
 	iobuf_free_all(&d->f);

@@ -204,3 +204,31 @@ int csvfs_sync(struct csvfs *fs)
 		err = jnl_commit(fs->jnl, 0);
 	return err ? err : shared_flush(fs);
 }
+
+struct find_open { struct csvfs *fs; uint64_t ino; };
+
+static bool is_open(void *arg, const struct glock_info *i)
+{
+	struct find_open *f = arg;
+	struct glock *gl;
+
+	if (i->owner.type != CSV_OWN_OPEN || !i->holders)
+		return true;
+	gl = glock_find(f->fs, OWN_INODE(i->owner.id));
+	if (!gl || !gl->obj || !((struct inode *)gl->obj)->opens)
+		return true;		/* being reaped, not open */
+	f->ino = i->owner.id;
+	return false;
+}
+
+void csvfs_release_all(struct csvfs *fs)
+{
+	struct find_open f = { .fs = fs };
+
+	do {
+		f.ino = 0;
+		glock_walk(fs, is_open, &f);
+		if (f.ino)
+			csvfs_release(fs, f.ino);
+	} while (f.ino);
+}
