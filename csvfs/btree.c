@@ -225,6 +225,18 @@ uint32_t bt_new_nodes(const struct btree *t, uint32_t inserts)
 	return inserts ? inserts * (depth_after(t, inserts) - 1) + 2 * (1 + inserts / ROOT_SPLIT_EVERY) : 0;
 }
 
+int bt_insert_fits(struct btree *t, uint64_t key, uint32_t len)
+{
+	struct bt_path p;
+	int rc = bt_path_read(t, key, &p);
+
+	if (rc)
+		return rc;
+	rc = area_fits(p.lv[p.depth - 1].a, len);
+	bt_path_done(t, &p);
+	return rc;
+}
+
 uint32_t bt_credits(const struct btree *t, uint32_t inserts)
 {
 	/* The root, the other nodes of each path, and what is new.  A delete changes its path only. */

@@ -38,6 +38,8 @@ int bt_seek_le(struct btree *t, uint64_t key, struct bt_item *ret);		/* last wit
 /* Distinct blocks that `inserts` inserts (or deletes) can dirty at most, allocation not included; new nodes at most. */
 uint32_t bt_credits(const struct btree *t, uint32_t inserts);
 uint32_t bt_new_nodes(const struct btree *t, uint32_t inserts);
+/* 1: an insert of `key` with a value of `len` needs no new node, as the tree is now.  0: it may.  -errno.  Awaits. */
+int bt_insert_fits(struct btree *t, uint64_t key, uint32_t len);
 /* Nodes that `deletes` deletes can free at most: revokes for jnl_begin(), takes or gives for alloc_credits(). */
 uint32_t bt_freed_nodes(const struct btree *t, uint32_t deletes);
 int bt_insert(struct btree *t, struct jnl_handle *h, uint64_t key, const void *val, uint32_t len);	/* -EEXIST */

@@ -152,6 +152,19 @@ static uint32_t encode(uint8_t *ret_val, const char *name, uint64_t ino, uint32_
 	return (uint32_t)(sizeof(d) + len);
 }
 
+int dir_new_nodes(struct iref *dir, uint64_t key, const char *name, uint32_t *ret_n)
+{
+	struct btree t;
+	int fits;
+
+	inode_tree(dir, CSV_BT_DIR, NULL, &t);
+	fits = bt_insert_fits(&t, key, (uint32_t)(sizeof(struct csv_dirent) + strlen(name)));
+	if (fits < 0)
+		return fits;
+	*ret_n = fits ? 0 : bt_new_nodes(&t, 1);
+	return 0;
+}
+
 int dir_insert(struct btree *t, struct jnl_handle *h, uint64_t key, const char *name, uint64_t ino, uint32_t gen, uint8_t type)
 {
 	uint8_t val[CSV_BT_VALUE_MAX];

@@ -33,6 +33,9 @@ int dir_name_check(const char *name, size_t *ret_len);
 /* `dir` is held >= CR with its block.  -ENOENT: then ret->key is free for it (-ENOSPC: 256 names with one hash). */
 int dir_find(struct iref *dir, const char *name, struct dir_entry *ret);
 
+/* Under EX, before the transaction: nodes that adding this name may need; 0 where it fits into its leaf (then no group is needed). */
+int dir_new_nodes(struct iref *dir, uint64_t key, const char *name, uint32_t *ret_n);
+
 /* Under EX, inside a transaction.  Do not touch times, size or links. `t` has the reservation for nodes. */
 int dir_insert(struct btree *t, struct jnl_handle *h, uint64_t key, const char *name, uint64_t ino, uint32_t gen, uint8_t type);
 int dir_replace(struct btree *t, struct jnl_handle *h, uint64_t key, const char *name, uint64_t ino, uint32_t gen, uint8_t type);

@@ -326,7 +326,7 @@ int csvfs_link(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t dir, uint3
 	struct csvfs_attr a;
 	struct alloc_resv resv;
 	struct dir_entry e;
-	struct btree t;
+	uint32_t nodes;
 	size_t len;
 	int err;
 
@@ -355,8 +355,9 @@ int csvfs_link(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t dir, uint3
 	err = r.ip->nlink == 0 ? -ENOENT : r.ip->nlink >= CSV_LINK_MAX ? -EMLINK : r.ip->flags & CSV_INO_IMMUTABLE ? -EPERM : 0;
 	if (err)
 		goto out;
-	inode_tree(&d, CSV_BT_DIR, NULL, &t);
-	err = alloc_reserve(&resv, d.ip->ino, bt_new_nodes(&t, 1), 1, false);
+	err = dir_new_nodes(&d, e.key, name, &nodes);
+	if (!err)
+		err = alloc_reserve(&resv, d.ip->ino, nodes, 1, false);
 	if (!err)
 		err = link_txn(&d, &r, &resv, e.key, name);
 	if (!err)

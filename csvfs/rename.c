@@ -194,8 +194,8 @@ static int check_inodes(struct rename *r)
 
 static int get_room(struct rename *r)
 {
-	uint32_t group[ALLOC_GROUPS_MAX], n = 0;
-	struct btree st, tt;
+	uint32_t group[ALLOC_GROUPS_MAX], n = 0, nodes = 0;
+	struct btree st;
 	int err;
 
 	if (target_last(r)) {
@@ -205,14 +205,15 @@ static int get_room(struct rename *r)
 		r->locked_orphans = true;
 	}
 	inode_tree(dir_of(r, &r->s), CSV_BT_DIR, NULL, &st);
-	inode_tree(dir_of(r, &r->t), CSV_BT_DIR, NULL, &tt);
 	err = bt_path_groups(&st, r->s.e.key, group, &n, ALLOC_GROUPS_MAX - 1);
 	if (!err && n)
 		err = alloc_lock_groups(&r->resv, group, n);
+	if (!err && !r->t.have)		/* else an entry of the same length takes its place */
+		err = dir_new_nodes(dir_of(r, &r->t), r->t.e.key, r->t.name, &nodes);
 	if (err)
 		return err;
 	return alloc_reserve(&r->resv, dir_of(r, &r->t)->ip->ino,
-			     bt_new_nodes(&tt, 1) + (r->locked_orphans ? orphan_new_blocks(&r->o) : 0), 1, false);
+			     nodes + (r->locked_orphans ? orphan_new_blocks(&r->o) : 0), 1, false);
 }
 
 /* ---- the change ------------------------------------------------------------------------------------------------------------- */

@@ -88,7 +88,7 @@ class Stream:
     def operations(self):
         """(begin, end) of what took longest each time; a load has its operations between two capital letters."""
         if self.verb != "load":
-            return [tuple(int(x) for x in args.split()) for _, _, args in self.said("T")]
+            return [tuple(int(x) for x in args.split()[:2]) for _, _, args in self.said("T")]
         ends = [stamp for stamp, letter, _ in self.lines if letter in "FRUMX"]
         return list(zip(ends, ends[1:]))
 

@@ -19,7 +19,7 @@
  *	r OLD NEW       / R OLD NEW		renamed, both directories fsynced
  *	u PATH          / U PATH		unlinked, directory fsynced
  *	m PATH          / M PATH		directory made;  x / X: removed
- *	T BEGIN DONE			io, probe, cross, raw: operations since the last line; BEGIN: when the longest of them began, DONE: when it ended
+ *	T BEGIN DONE WHAT		io, probe, cross, raw: operations since the last line; BEGIN: when the longest of them began, DONE: when it ended
  *	N TARGET			cross: a whole turn in TARGET that began after the last one ended
  *	W NUMBER			io: the writes up to this number have returned
  *	! TEXT				an operation failed, or read what nobody wrote
@@ -112,17 +112,18 @@ static void pace(void)
 
 /* ---- pauses: between the end of an operation (or the first begin) and the end of the next, without our own rest ------------------------ */
 
-struct gauge { uint64_t said, worst_begin, worst_end; };
+struct gauge { uint64_t said, worst_begin, worst_end; const char *worst; };
 
-static void gauge_op(struct gauge *g, uint64_t begin, uint64_t end)
+static void gauge_op(struct gauge *g, const char *what, uint64_t begin, uint64_t end)
 {
 	if (end - begin >= g->worst_end - g->worst_begin) {
 		g->worst_begin = begin;
 		g->worst_end = end;
+		g->worst = what;
 	}
 	if (end - g->said < SAY_NS && end - begin < GAP_NS)
 		return;
-	say("T %" PRIu64 " %" PRIu64, g->worst_begin, g->worst_end);
+	say("T %" PRIu64 " %" PRIu64 " %s", g->worst_begin, g->worst_end, g->worst);
 	g->said = end;
 	g->worst_begin = g->worst_end = 0;
 }
@@ -396,7 +397,7 @@ static int run_io(char **a)
 		if (pwrite(fd, b, BLOCK, (off_t)(i * BLOCK)) != BLOCK)
 			fail("write", a[0]);
 		seen[i] = number;
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "write", begin, now_ns());
 		if (now_ns() - last > SAY_NS) {
 			last = now_ns();
 			say("W %" PRIu64, number);
@@ -405,7 +406,7 @@ static int run_io(char **a)
 		begin = now_ns();
 		if (pread(fd, b, BLOCK, (off_t)(i * BLOCK)) != BLOCK)
 			fail("read", a[0]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "read", begin, now_ns());
 		if (!block_ok(b, i) || b->number < seen[i]) {
 			say("! %s: block %" PRIu64 ": read number %" PRIu64 " of writer %u%s, before it was %" PRIu64, a[0], i, b->number, b->writer,
 			    block_ok(b, i) ? "" : " (torn)", seen[i]);
@@ -457,7 +458,7 @@ static int run_raw(char **a)
 		begin = now_ns();
 		if (pread(fd, b, BLOCK, (off_t)(rnd(&rng) % 20000 * BLOCK)) != BLOCK)
 			fail("read", a[0]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "read", begin, now_ns());
 	}
 	say("E");
 	return 0;
@@ -479,30 +480,30 @@ static void turn(struct gauge *g, const char *name, bool sync)
 	fd = open(a, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0)
 		fail("create", a);
-	gauge_op(g, begin, now_ns());
+	gauge_op(g, "create", begin, now_ns());
 	begin = now_ns();
 	if (fchmod(fd, 0600))
 		fail("chmod", a);
-	gauge_op(g, begin, now_ns());
+	gauge_op(g, "chmod", begin, now_ns());
 	if (sync) {
 		begin = now_ns();
 		if (fsync(fd))
 			fail("fsync", a);
-		gauge_op(g, begin, now_ns());
+		gauge_op(g, "fsync", begin, now_ns());
 	}
 	close(fd);
 	begin = now_ns();
 	if (rename(a, b))
 		fail("rename", a);
-	gauge_op(g, begin, now_ns());
+	gauge_op(g, "rename", begin, now_ns());
 	begin = now_ns();
 	if (stat(b, &st) || (st.st_mode & 07777) != 0600)
 		fail("stat", b);
-	gauge_op(g, begin, now_ns());
+	gauge_op(g, "stat", begin, now_ns());
 	begin = now_ns();
 	if (unlink(b))
 		fail("unlink", b);
-	gauge_op(g, begin, now_ns());
+	gauge_op(g, "unlink", begin, now_ns());
 }
 
 /* Metadata of one's own: files and a directory that were there before, changed in all ways that need nothing new. */
@@ -528,23 +529,23 @@ static int run_probe(char **a)
 		begin = now_ns();
 		if (fchmod(fd, turns % 2 ? 0600 : 0640))
 			fail("chmod", name[0]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "chmod", begin, now_ns());
 		begin = now_ns();
 		if (rename(name[turns % 2], name[!(turns % 2)]))
 			fail("rename", name[turns % 2]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "rename", begin, now_ns());
 		begin = now_ns();
 		if (stat(name[!(turns % 2)], &st))
 			fail("stat", name[!(turns % 2)]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "stat", begin, now_ns());
 		begin = now_ns();
 		if (pwrite(fd, &turns, sizeof(turns), 0) != sizeof(turns))
 			fail("write", name[0]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "write", begin, now_ns());
 		begin = now_ns();
 		if (fsync(fd) || fsync(dir))
 			fail("fsync", name[0]);
-		gauge_op(&g, begin, now_ns());
+		gauge_op(&g, "fsync", begin, now_ns());
 	}
 	say("E");
 	return 0;
