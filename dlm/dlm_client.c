@@ -81,11 +81,20 @@ static void send_cancel(struct dlm *d, struct dlm_client *c)
 	dlm_send(d, c->master.nodeid, &m);
 }
 
+static struct dlm_guess *guess_of(struct dlm *d, const struct dlm_name *name)
+{
+	unsigned h;
+
+	HASH_VALUE(name, sizeof(*name), h);
+	return &d->guess[h % DLM_GUESSES];
+}
+
 /* ---- the caller -------------------------------------------------------------------------------------------------------- */
 
 void dlm_lock_init(struct dlm *d, struct dlm_lock *l, const void *name, uint8_t name_len)
 {
 	struct dlm_client *c = dlm_alloc(sizeof(*c));
+	const struct dlm_guess *g;
 
 	csv_assert(name_len && name_len <= DLM_NAME_MAX);
 	memset(l->name, 0, sizeof(l->name));
@@ -101,6 +110,9 @@ void dlm_lock_init(struct dlm *d, struct dlm_lock *l, const void *name, uint8_t 
 	c->name.len = name_len;
 	memcpy(c->name.b, name, name_len);
 	c->l = l;
+	g = guess_of(d, &c->name);
+	if (!memcmp(&g->name, &c->name, sizeof(c->name)))
+		c->master = g->master;
 	csv_assert(!dlm_client_find(d, &c->name));	/* one a node and resource */
 	HASH_ADD(hh, d->clients, name, sizeof(c->name), c);
 }
@@ -112,6 +124,8 @@ void dlm_lock_done(struct dlm *d, struct dlm_lock *l)
 	csv_assert(c && l->granted == DLM_NL && !l->busy);
 	if (c->is_due)
 		cds_list_del(&c->due);
+	if (c->master.incarnation && !node_eq(c->master, d->me))
+		*guess_of(d, &c->name) = (struct dlm_guess){ c->name, c->master };
 	HASH_DEL(d->clients, c);
 	l->priv = NULL;
 	free(c);

@@ -255,6 +255,10 @@ enum dlm_state {
 
 struct dlm_peer { struct cluster_node who; uint64_t removed_gen; uint32_t locks, records; };
 
+#define DLM_GUESSES 1024u
+/* Who was master of a name that this node no longer uses: asked first when it comes back, and believed as little as any guess. */
+struct dlm_guess { struct dlm_name name; struct cluster_node master; };
+
 struct dlm {
 	struct env *env;
 	struct dlm_events ev;
@@ -269,6 +273,7 @@ struct dlm {
 	struct job due_job;
 	struct cds_list_head asked;
 	struct cds_list_head owed;
+	struct dlm_guess guess[DLM_GUESSES];	/* by hash of the name; a later name takes the place */
 	uint64_t next_reqid;
 	bool leaving, left, leave_sent;
 	void (*leave_done)(void *arg);
