@@ -320,7 +320,68 @@ START_TEST(flips_in_journal_headers_are_found)
 }
 END_TEST
 
+/* Blocks of all kinds at once, several values each, whole words; sometimes in many passes.  It must come back, and see it nearly always. */
+START_TEST(whatever_the_blocks_say_the_check_ends)
+{
+	uint64_t *meta = calloc(2000, sizeof(*meta)), n = 0;
+	uint8_t *old = calloc(2000, CSV_BLOCK_SIZE);
+	unsigned runs = 150;
+
+	begin(8);
+	for (uint64_t b = CSV_SB_BLOCK + 1; b < cv.g.total_blk - 1 && n < 2000; b++) {
+		struct csv_bitmap_pos p;
+
+		if (csv_bitmap_pos(&cv.g, b, &p)) {
+			const struct csv_bitmap *m = (void *)cv_blk(csv_bitmap_blk(&cv.g, p.group, p.bitmap));
+
+			if (csv_bits_get(m->bits, p.entry) < CSV_BLK_META)
+				continue;
+		} else if (!le32_get(hdr(b)->magic) || le32_get(hdr(b)->magic) == CSV_MAGIC_SUPER) {
+			continue;
+		}
+		memcpy(old + n * CSV_BLOCK_SIZE, cv_blk(b), CSV_BLOCK_SIZE);
+		meta[n++] = b;
+	}
+	for (unsigned i = 0; i < runs; i++) {
+		uint64_t hit[8];
+		unsigned k = csv_prng_range(&prng, 1, 8);
+
+		for (unsigned x = 0; x < k; x++) {
+			uint8_t *p = cv_blk(meta[hit[x] = csv_prng_below(&prng, n)]);
+			uint32_t words = csv_prng_range(&prng, 1, 6);
+
+			while (words--) {
+				/* small numbers, all ones, block numbers: what passes a range check */
+				uint64_t v = (uint64_t[]){ csv_prng_below(&prng, 10), UINT64_MAX, meta[csv_prng_below(&prng, n)], csv_prng_u64(&prng) }
+					     [csv_prng_below(&prng, 4)];
+				uint32_t at = 64 + csv_prng_below(&prng, csv_prng_chance(&prng, 2, 3) ? 400 : CSV_BLOCK_SIZE - 72);
+
+				memcpy(p + at, &v, csv_prng_chance(&prng, 1, 2) ? 8 : 2);
+			}
+			mhdr_seal(p, cv.g.uuid);
+		}
+		cv.mem = i % 5 ? 0 : 1;
+		cv_check();
+		flips++;
+		if (cv.r || cv.res.errors)
+			found++;
+		else
+			silent++;
+		for (unsigned x = 0; x < k; x++)
+			memcpy(cv_blk(meta[hit[x]]), old + hit[x] * CSV_BLOCK_SIZE, CSV_BLOCK_SIZE);
+	}
+	cv.mem = 0;
+	cv_check();
+	CV_CLEAN();
+	say("changes of everything");
+	ck_assert_uint_gt(found * 10, runs * 8);
+	free(meta);
+	free(old);
+	cv_teardown();
+}
+END_TEST
+
 UNIT_MAIN("check_flips", UNIT_SLOW(flips_in_superblocks_are_found, 0, 1, 60), UNIT_SLOW(flips_in_slots_and_heartbeats_are_found, 0, 1, 60),
 	  UNIT_SLOW(flips_in_groups_are_found, 0, 1, 60), UNIT_SLOW(flips_in_bitmaps_are_found, 0, 1, 60),
 	  UNIT_SLOW(flips_in_inodes_are_found, 0, 1, 120), UNIT_SLOW(flips_in_tree_nodes_are_found, 0, 1, 60),
-	  UNIT_SLOW(flips_in_journal_headers_are_found, 0, 1, 60))
+	  UNIT_SLOW(flips_in_journal_headers_are_found, 0, 1, 60), UNIT_SLOW(whatever_the_blocks_say_the_check_ends, 0, 1, 60))

@@ -28,6 +28,7 @@ struct tool {
 	struct blk *blk;
 	struct csv_geom g;
 	struct csv_err err;
+	uint32_t magic;			/* of the block asked for */
 	int exit;
 };
 
@@ -198,6 +199,8 @@ static void print_block(struct tool *t, uint64_t blkno, bool deep, int depth)
 		goto out;
 	}
 	magic = le32_get(((struct csv_mhdr *)p)->magic);
+	if (!depth)
+		t->magic = magic;
 	st = csv_struct_by_magic(magic);
 	if (!st) {
 		printf("block %" PRIu64 ": no metadata\n", blkno);
@@ -324,6 +327,10 @@ static int dump(struct tool *t)
 		r = want_below(t, t->blk->size_bytes >> CSV_BLOCK_SHIFT);
 		if (!r)
 			print_block(t, t->number, !strcmp(t->what, "tree"), 0);
+		if (!r && strcmp(t->what, "block") && t->magic != CSV_MAGIC_INODE) {
+			printf("BAD: block %" PRIu64 " is no inode\n", t->number);
+			t->exit = 1;
+		}
 	} else {
 		r = csv_err_set(&t->err, -EINVAL, "\"%s\": must be super, slot, group, bitmap, inode, block, journal or tree", t->what);
 	}
@@ -338,10 +345,10 @@ static void work(void *arg)
 
 	if (note.code)
 		fprintf(stderr, "csvfs-dump: note: %s\n", note.text);
-	if (!r)
-		r = dump(t);
 	if (r < 0)
-		t->exit = r == -EINVAL ? 2 : 1;
+		t->exit = 1;
+	else if (dump(t) < 0)
+		t->exit = 2;
 	loop_stop(t->loop);
 }
 
