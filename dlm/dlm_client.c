@@ -332,8 +332,8 @@ void dlm_due(struct job *j)
 		for (uint32_t i = 0; i < d->past.lost.n && n < CLUSTER_NODES_MAX; i++) {
 			struct dlm_lost *e = &d->past.lost.e[i];
 
-			if (e->told)
-				continue;
+			if (e->told || dlm_part_is(d, e->who))
+				continue;	/* (the latter: proven in advance, still here) */
 			e->told = true;
 			if (e->proof != DLM_REPLAYED)
 				who[n++] = e->who;

@@ -379,6 +379,14 @@ void dlm_recover_ordered(struct dlm *d, struct cluster_node from, const void *bu
 void dlm_recover_proof(struct dlm *d, struct cluster_node who, enum dlm_proof proof);
 void dlm_recover_leave(struct dlm *d);
 void dlm_recover_drop(struct dlm *d);			/* forgets what belongs to an unfinished recovery */
+
+/* dlm_rebuild.c */
+void dlm_rebuild_start(struct dlm *d);
+void dlm_rebuild_stray(struct dlm *d);
+void dlm_rebuild_resolve(struct dlm *d);
+void dlm_rebuild_end_round(struct dlm *d);
+void dlm_rebuild_entry(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_rebuild_drop(struct dlm *d);
 /* The state in which a message of this type makes sense: earlier -> hold it, later -> stale. */
 enum dlm_state dlm_type_state(uint8_t type, uint8_t round);
 

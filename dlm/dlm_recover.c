@@ -43,10 +43,6 @@
 
 #include "dlm/dlm_internal.h"
 
-struct dlm_stray { struct cds_list_head node; struct dlm_msg m; };
-
-#define ROUND_OF_STATE(s) ((uint8_t)((s) - DLM_S_REBUILD + 2))
-
 enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
 {
 	switch (type) {
@@ -69,63 +65,6 @@ enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
 	}
 }
 
-/* ---- lists of names ---------------------------------------------------------------------------------------------------- */
-
-static void batch_flush(struct dlm *d, uint32_t i)
-{
-	struct csv_cursor *c = &d->batch[i].cur;
-
-	if (!d->batch[i].type)
-		return;
-	dlm_header_finish(c);
-	d->batch[i].type = 0;
-	dlm_send_raw(d, d->part.m[i].nodeid, d->batch[i].buf, csv_cur_used(c));
-}
-
-static void batch_put(struct dlm *d, uint32_t to, const struct dlm_msg *m)
-{
-	const struct cluster_node *who = cluster_view_find(&d->part, to);
-	uint32_t i;
-
-	if (!who)
-		return;			/* dir2 of a single participant */
-	i = who - d->part.m;
-	if (d->batch[i].type && (d->batch[i].type != m->type || csv_cur_left(&d->batch[i].cur) < DLM_ENTRY_BYTES_MAX))
-		batch_flush(d, i);
-	if (!d->batch[i].type) {
-		if (!d->batch[i].buf)
-			d->batch[i].buf = dlm_alloc(DLM_LIST_BYTES);
-		csv_cursor_init(&d->batch[i].cur, d->batch[i].buf, DLM_LIST_BYTES);
-		dlm_header_encode(&d->batch[i].cur, m->type, 0, d->view.ring);
-		d->batch[i].type = m->type;
-	}
-	dlm_body_encode(&d->batch[i].cur, m);
-}
-
-static void batches_drop(struct dlm *d)
-{
-	for (uint32_t i = 0; i < CLUSTER_NODES_MAX; i++) {
-		free(d->batch[i].buf);
-		d->batch[i].buf = NULL;
-		d->batch[i].type = 0;
-	}
-}
-
-/* Next round: everything of this one goes before the mark (per-pair FIFO). */
-static void end_round(struct dlm *d)
-{
-	uint8_t buf[DLM_HEADER_BYTES];
-	struct csv_cursor c;
-
-	csv_cursor_init(&c, buf, sizeof(buf));
-	dlm_header_encode(&c, DLM_M_END, ROUND_OF_STATE(d->state), d->view.ring);
-	dlm_header_finish(&c);
-	for (uint32_t i = 0; i < d->part.n; i++) {
-		batch_flush(d, i);
-		dlm_send_raw(d, d->part.m[i].nodeid, buf, sizeof(buf));
-	}
-}
-
 /* ---- forgetting an unfinished recovery --------------------------------------------------------------------------------- */
 
 static void held_drop(struct cds_list_head *list)
@@ -138,37 +77,15 @@ static void held_drop(struct cds_list_head *list)
 	}
 }
 
-static void orphan_free(struct dlm *d, struct dlm_orphan *o)
-{
-	dlm_lkbs_free(&o->reports);
-	HASH_DEL(d->orphans, o);
-	free(o);
-}
-
 void dlm_recover_drop(struct dlm *d)
 {
-	struct dlm_orphan *o, *otmp;
-	struct dlm_stray *s, *stmp;
-	struct dlm_res *r, *rtmp;
-
 	for (uint32_t i = 0; i < CLUSTER_NODES_MAX; i++) {
 		free(d->heard[i]);
 		d->heard[i] = NULL;
 	}
 	free(d->agreed);
 	d->agreed = NULL;
-	HASH_ITER(hh, d->orphans, o, otmp)
-		orphan_free(d, o);
-	cds_list_for_each_entry_safe(s, stmp, &d->strays, node) {
-		cds_list_del(&s->node);
-		free(s);
-	}
-	batches_drop(d);
-	HASH_ITER(hh, d->resources, r, rtmp) {
-		dlm_lkbs_free(&r->reports);
-		if (r->orphan)
-			dlm_res_free(d, r);
-	}
+	dlm_rebuild_drop(d);
 }
 
 static void dir_to_old(struct dlm *d)
@@ -301,237 +218,6 @@ static void purged(struct dlm *d)
 	sched_post(d->env->sched, &d->due_job);
 }
 
-/* ---- round 2: register and report ------------------------------------------------------------------------------------------- */
-
-static void stray_add(struct dlm *d, const struct dlm_msg *m, uint32_t who)
-{
-	struct dlm_stray *s = dlm_alloc(sizeof(*s));
-
-	s->m = *m;
-	s->m.type = DLM_M_STRAY;
-	s->m.node = who;
-	cds_list_add_tail(&s->node, &d->strays);
-}
-
-static void report_locks(struct dlm *d)
-{
-	struct dlm_client *c, *tmp;
-	struct dlm_owed *o, *otmp;
-
-	/* What we gave up without telling is in these reports, or in their absence. */
-	cds_list_for_each_entry_safe(o, otmp, &d->owed, node) {
-		cds_list_del(&o->node);
-		free(o);
-	}
-	HASH_ITER(hh, d->clients, c, tmp) {
-		struct dlm_msg m = { .type = DLM_M_REPORT, .name = c->name, .reqid = c->reqid, .mode = c->l->granted };
-
-		if (c->l->granted == DLM_NL)
-			continue;
-		if (c->lvb_valid && c->l->granted >= DLM_PR) {
-			m.flags = DLM_F_LVB;
-			m.lvb_seq = c->lvb_seq;
-			memcpy(m.lvb, c->lvb, DLM_LVB_LEN);
-		}
-		if (dlm_part_is(d, c->master))
-			batch_put(d, c->master.nodeid, &m);
-		else
-			stray_add(d, &m, d->self);
-	}
-}
-
-static void enter_rebuild(struct dlm *d)
-{
-	struct dlm_res *r, *rtmp;
-	struct dlm_rec *rec, *tmp;
-	uint32_t dir1, dir2;
-
-	d->state = DLM_S_REBUILD;
-	HASH_ITER(hh, d->resources, r, rtmp) {
-		struct dlm_msg m = { .type = DLM_M_REG, .name = r->name };
-
-		dlm_dirs(d, &r->name, &dir1, &dir2);
-		batch_put(d, dir1, &m);
-		batch_put(d, dir2, &m);
-	}
-	HASH_ITER(hh, d->dir_old, rec, tmp) {
-		struct dlm_msg m = { .type = DLM_M_LOSTREC, .name = rec->name };
-		const struct dlm_rec *o;
-
-		for (o = rec; o && dlm_part_is(d, o->master); o = o->also)
-			;
-		if (!o)
-			continue;
-		dlm_dirs(d, &rec->name, &dir1, &dir2);
-		batch_put(d, dir1, &m);
-	}
-	report_locks(d);
-	end_round(d);
-}
-
-static struct dlm_orphan *orphan_get(struct dlm *d, const struct dlm_name *name)
-{
-	struct dlm_orphan *o;
-
-	HASH_FIND(hh, d->orphans, name, sizeof(*name), o);
-	if (o)
-		return o;
-	o = dlm_alloc(sizeof(*o));
-	o->name = *name;
-	CDS_INIT_LIST_HEAD(&o->reports);
-	HASH_ADD(hh, d->orphans, name, sizeof(o->name), o);
-	return o;
-}
-
-static void report_add(struct dlm *d, struct cds_list_head *list, struct cluster_node from, struct cluster_node who,
-		       const struct dlm_msg *m)
-{
-	struct dlm_lkb *k;
-
-	cds_list_for_each_entry(k, list, node) {
-		if (node_eq(k->who, who)) {
-			dlm_bad_msg(d, from, "reports a lock twice", m->reqid);
-			return;
-		}
-		if (!dlm_compat(d, k->mode, m->mode)) {
-			dlm_bad_msg(d, from, "reports a lock that conflicts with another node's, mode", m->mode);
-			return;
-		}
-	}
-	k = dlm_lkb_new(who, m->reqid, m->mode, dlm_now_ns(d));
-	if (m->flags & DLM_F_LVB) {
-		k->lvb = dlm_alloc(DLM_LVB_LEN);
-		memcpy(k->lvb, m->lvb, DLM_LVB_LEN);
-		k->lvb_seq = m->lvb_seq;
-		k->lvb_valid = true;
-	}
-	cds_list_add_tail(&k->node, list);
-}
-
-static void on_reg(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
-{
-	uint32_t dir1, dir2;
-
-	dlm_dirs(d, &m->name, &dir1, &dir2);
-	if (dir1 != d->self && dir2 != d->self)
-		dlm_bad_msg(d, from, "registers at a node that is no directory node of the name", dir1);
-	else if (dlm_rec_find(d->dir, &m->name))
-		dlm_bad_msg(d, from, "registers a name that another master has registered", m->name.len);
-	else {
-		dlm_rec_add(&d->dir, &m->name, from, 0);
-		if (dir1 == d->self)
-			d->peer[dlm_part_index(d, from)].records++;
-	}
-}
-
-static void on_report(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
-{
-	struct dlm_res *r = dlm_res_find(d, &m->name);
-
-	if (r)
-		report_add(d, &r->reports, from, from, m);
-	else
-		stray_add(d, m, from.nodeid);	/* it thinks we took it over in a recovery that we never finished */
-}
-
-/* ---- rounds 3 and 4: what has no master ---------------------------------------------------------------------------------------- */
-
-static void enter_stray(struct dlm *d)
-{
-	struct dlm_stray *s, *tmp;
-	uint32_t dir1, dir2;
-
-	d->state = DLM_S_STRAY;
-	cds_list_for_each_entry_safe(s, tmp, &d->strays, node) {
-		dlm_dirs(d, &s->m.name, &dir1, &dir2);
-		batch_put(d, dir1, &s->m);
-		cds_list_del(&s->node);
-		free(s);
-	}
-	end_round(d);
-}
-
-static bool anybody_unproven(const struct dlm_lost_list *l)
-{
-	for (uint32_t i = 0; i < l->n; i++)
-		if (l->e[i].proof != DLM_REPLAYED)
-			return true;
-	return false;
-}
-
-static void pass_on(struct dlm *d, struct dlm_orphan *o, uint32_t master)
-{
-	struct dlm_lkb *k;
-
-	cds_list_for_each_entry(k, &o->reports, node) {
-		struct dlm_msg m = { .type = DLM_M_FWD, .name = o->name, .reqid = k->reqid, .mode = k->mode,
-				     .node = k->who.nodeid };
-
-		if (k->lvb_valid) {
-			m.flags = DLM_F_LVB;
-			m.lvb_seq = k->lvb_seq;
-			memcpy(m.lvb, k->lvb, DLM_LVB_LEN);
-		}
-		batch_put(d, master, &m);
-	}
-}
-
-static void adopt(struct dlm *d, const struct dlm_name *name, struct cluster_node holder, uint64_t reqid)
-{
-	struct dlm_msg m = { .type = DLM_M_ADOPT, .name = *name, .reqid = reqid };
-
-	batch_put(d, holder.nodeid, &m);
-}
-
-static void take_over(struct dlm *d, struct dlm_orphan *o)
-{
-	struct dlm_res *r = dlm_res_new(d, &o->name);
-	struct dlm_msg m = { .type = DLM_M_NEWREC, .name = o->name };
-	uint32_t dir1, dir2;
-	struct dlm_lkb *k;
-
-	dlm_dirs(d, &o->name, &dir1, &dir2);
-	r->orphan = true;
-	cds_list_splice(&o->reports, &r->reports);
-	CDS_INIT_LIST_HEAD(&o->reports);
-	dlm_rec_add(&d->dir, &o->name, d->me, 0);
-	d->peer[dlm_part_index(d, d->me)].records++;
-	batch_put(d, dir2, &m);
-	cds_list_for_each_entry(k, &r->reports, node)
-		adopt(d, &r->name, k->who, k->reqid);
-}
-
-static void enter_resolve(struct dlm *d)
-{
-	bool unproven = anybody_unproven(&d->agreed->lost);
-	struct dlm_orphan *o, *tmp;
-
-	d->state = DLM_S_RESOLVE;
-	HASH_ITER(hh, d->orphans, o, tmp) {
-		struct dlm_rec *rec = dlm_rec_find(d->dir, &o->name);
-
-		if (rec)
-			pass_on(d, o, rec->master.nodeid);
-		else if (unproven || !cds_list_empty(&o->reports))
-			take_over(d, o);
-		orphan_free(d, o);
-	}
-	end_round(d);
-}
-
-static void on_fwd(struct dlm *d, struct cluster_node from, struct cluster_node who, const struct dlm_msg *m)
-{
-	struct dlm_res *r = dlm_res_find(d, &m->name);
-
-	if (!r || r->orphan) {
-		dlm_bad_msg(d, from, "passes on a lock of a resource that is not ours", m->node);
-		return;
-	}
-	report_add(d, &r->reports, from, who, m);
-	adopt(d, &r->name, who, m->reqid);
-	batch_flush(d, dlm_part_index(d, who));		/* before our next mark, and that may be sent already */
-}
-
 /* ---- round 5 and the end --------------------------------------------------------------------------------------------------------- */
 
 static void commit_lost(struct dlm *d)
@@ -544,6 +230,15 @@ static void commit_lost(struct dlm *d)
 		next->e[i].told = e && e->told;
 		if (e && e->proof > next->e[i].proof)
 			next->e[i].proof = e->proof;
+	}
+	/* A proof that came during this recovery, of one that took part when it began (it is leaving). */
+	for (uint32_t i = 0; i < d->past.lost.n; i++) {
+		struct dlm_lost *e = &d->past.lost.e[i];
+
+		if (e->proof == DLM_LOST || dlm_lost_find(next, e->who))
+			continue;
+		dlm_lost_set(next, e->who, e->proof);
+		dlm_lost_find(next, e->who)->told = e->told;
 	}
 	d->past.lost = *next;
 	memcpy(d->past.amnesia, d->agreed->amnesia, sizeof(d->past.amnesia));
@@ -562,7 +257,7 @@ static void enter_ready(struct dlm *d)
 	dlm_past_add_cand(&d->past, &d->part);
 	HASH_ITER(hh, d->resources, r, tmp)
 		dlm_res_finish(d, r);
-	end_round(d);
+	dlm_rebuild_end_round(d);
 }
 
 /* What the rebuilt tables hold of each peer: later drops count down from it. */
@@ -621,10 +316,10 @@ static void next_state(struct dlm *d)
 	d->ended = 0;
 	switch (d->state) {
 	case DLM_S_REBUILD:
-		enter_stray(d);
+		dlm_rebuild_stray(d);
 		break;
 	case DLM_S_STRAY:
-		enter_resolve(d);
+		dlm_rebuild_resolve(d);
 		break;
 	case DLM_S_RESOLVE:
 		enter_ready(d);
@@ -653,10 +348,10 @@ static void agree(struct dlm *d)
 	if (!dlm_part_is(d, d->me)) {
 		purged(d);
 	} else if (!d->agreed->gap) {
-		enter_rebuild(d);
+		dlm_rebuild_start(d);
 	} else if (!d->ev.survey) {
 		dlm_agree_gap(d->agreed);
-		enter_rebuild(d);
+		dlm_rebuild_start(d);
 	} else {
 		d->state = DLM_S_SURVEY;
 		d->ticket++;
@@ -702,50 +397,6 @@ static void on_end(struct dlm *d, struct cluster_node from)
 		next_state(d);
 }
 
-static void on_list_entry(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
-{
-	const struct cluster_node *who = cluster_view_find(&d->part, m->node);
-	uint32_t dir1, dir2;
-
-	dlm_dirs(d, &m->name, &dir1, &dir2);
-	switch (m->type) {
-	case DLM_M_REG:
-		on_reg(d, from, m);
-		return;
-	case DLM_M_REPORT:
-		on_report(d, from, m);
-		return;
-	case DLM_M_ADOPT:
-		dlm_client_adopt(d, from, m);
-		return;
-	case DLM_M_LOSTREC:
-		if (dir1 == d->self) {
-			orphan_get(d, &m->name);
-			return;
-		}
-		break;
-	case DLM_M_STRAY:
-		if (dir1 == d->self && who) {
-			report_add(d, &orphan_get(d, &m->name)->reports, from, *who, m);
-			return;
-		}
-		break;
-	case DLM_M_FWD:
-		if (dir1 == from.nodeid && who) {
-			on_fwd(d, from, *who, m);
-			return;
-		}
-		break;
-	case DLM_M_NEWREC:
-		if (dir1 == from.nodeid && dir2 == d->self && !dlm_rec_find(d->dir, &m->name)) {
-			dlm_rec_add(&d->dir, &m->name, from, 0);
-			return;
-		}
-		break;
-	}
-	dlm_bad_msg(d, from, "recovery message to or from the wrong node, type", m->type);
-}
-
 static void on_list(struct dlm *d, struct cluster_node from, uint8_t type, struct csv_cursor *c)
 {
 	if (!csv_cur_left(c))
@@ -758,7 +409,7 @@ static void on_list(struct dlm *d, struct cluster_node from, uint8_t type, struc
 			dlm_bad_msg(d, from, wrong, type);
 			return;
 		}
-		on_list_entry(d, from, &m);
+		dlm_rebuild_entry(d, from, &m);
 	}
 }
 
@@ -867,7 +518,7 @@ void dlm_surveyed(struct dlm *d, uint64_t ticket, const struct cluster_node *who
 		if (!dlm_part_is(d, who[i]))
 			dlm_lost_set(&d->agreed->lost, who[i], DLM_LOST);
 	dlm_agree_gap(d->agreed);
-	enter_rebuild(d);
+	dlm_rebuild_start(d);
 	drain_held(d);
 }
 

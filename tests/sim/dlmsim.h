@@ -65,6 +65,8 @@ struct ds_sim {
 	unsigned n_active;
 	struct cluster_node active[1024];
 	/* oracle */
+	uint64_t left_clean[SIM_NODES_MAX + 1];	/* last incarnation that left after dlm_leave() ... */
+	uint64_t left_known[SIM_NODES_MAX + 1][SIM_NODES_MAX + 1];	/* ... and the incarnations that acknowledged it */
 	unsigned n_ghost;
 	struct ds_ghost ghost[1024];
 	uint64_t version[DS_NAMES];	/* of the value last written under PW/EX */

@@ -114,6 +114,9 @@ static void on_lost(void *arg, const struct cluster_node *who, uint32_t k)
 		struct ds_lost *l = lost_find(n, who[i]);
 
 		sim_world_count(n->sim->w, "op.lost_seen", 1);
+		if (n->sim->left_clean[who[i].nodeid] == who[i].incarnation &&
+		    n->sim->left_known[who[i].nodeid][n->node] == n->incarnation)
+			ds_fail(n->sim, "n%u takes n%u for lost, and has been told that it leaves", n->node, who[i].nodeid);
 		if (!l)
 			l = lost_add(n, who[i]);
 		set_timer(n, &l->timer, delay(n, 50 * NS_PER_MS * n->node));
@@ -361,6 +364,14 @@ static void exit_due(void *arg)
 	if (!a->s->node[a->node].up || sim_world_life(a->s->w, a->node) != a->life)
 		return;
 	ds_slot_free(a->s, (struct cluster_node){ a->node, a->s->node[a->node].incarnation });
+	if (!a->s->node[a->node].dlm->past.purged) {
+		const struct cluster_view *v = &a->s->node[a->node].dlm->part;
+
+		a->s->left_clean[a->node] = a->s->node[a->node].incarnation;
+		memset(a->s->left_known[a->node], 0, sizeof(a->s->left_known[a->node]));
+		for (uint32_t i = 0; i < v->n; i++)
+			a->s->left_known[a->node][v->m[i].nodeid] = v->m[i].incarnation;
+	}
 	sim_net_exit(a->s->net, a->node);
 	sim_world_count(a->s->w, "op.leave", 1);
 	sim_net_boot_later(a->s->net, a->node);

@@ -260,6 +260,34 @@ START_TEST(who_leaves_cleanly_leaves_no_phantoms)
 }
 END_TEST
 
+START_TEST(who_leaves_during_a_recovery_leaves_no_phantoms)
+{
+	struct dw *d = dw_new_cfg(3, 2000 + _i, (struct dlm_config){ 0 });
+	struct dw_lock x, z;
+	int gone = 0;
+
+	dw_init(d, 1, &x, "r");
+	dw_init(d, 3, &z, "r");
+	ck_assert(dw_lock(d, 3, &z, DLM_EX, 0));
+	sim_net_token_loss(d->net, 1);
+	dw_run_ms(d, 70);
+	for (int i = 0; i < _i * 8; i++)
+		sim_world_step(d->w);
+	dlm_downgrade(d->n[3].dlm, &z.l, DLM_NL);
+	dlm_lock_done(d->n[3].dlm, &z.l);
+	dlm_leave(d->n[3].dlm, left, &gone);
+	dw_run_ms(d, 1000);
+	ck_assert_int_eq(gone, 1);
+	sim_net_exit(d->net, 3);
+	dw_run_ms(d, 1000);
+	ck_assert(dlm_is_recovered(d->n[1].dlm));
+	ck_assert_uint_eq(d->n[1].n_lost, 0);
+	ck_assert_uint_eq(d->n[2].n_lost, 0);
+	ck_assert(dw_lock(d, 1, &x, DLM_EX, 0));
+	dw_free(d);
+}
+END_TEST
+
 START_TEST(a_node_that_was_gone_is_purged_and_comes_back_empty)
 {
 	struct dw *d = dw_new(3);
@@ -367,6 +395,7 @@ UNIT_MAIN("dlm_recover", UNIT_LOOP(lost_lock_stands_until_its_proof_where_the_ma
 	  UNIT_TEST(requests_of_recovery_go_past_phantoms_and_not_past_the_living), UNIT_TEST(a_proof_that_comes_before_the_loss_counts),
 	  UNIT_TEST(grants_stay_and_waiting_requests_are_asked_again), UNIT_TEST(value_of_a_lost_writer_is_not_valid),
 	  UNIT_TEST(value_survives_its_master_with_a_reader), UNIT_TEST(who_leaves_cleanly_leaves_no_phantoms),
+	  UNIT_LOOP(who_leaves_during_a_recovery_leaves_no_phantoms, 0, 30),
 	  UNIT_TEST(a_node_that_was_gone_is_purged_and_comes_back_empty),
 	  UNIT_TEST(after_a_cold_start_nothing_is_free_before_the_disk_was_asked),
 	  UNIT_LOOP(a_loss_at_any_step_of_a_recovery_is_recovered, 0, 40))
