@@ -5,6 +5,7 @@
 #include "utils/rpc/rpc_client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,9 +70,34 @@ static int more_pages(qb_ipcc_connection_t *qc, const char *verb, const json_t *
 	return rc;
 }
 
+/* A daemon that is stopped or stuck accepts nobody: the time limit is for this too.  NULL with errno. */
+static qb_ipcc_connection_t *connect_within(const char *service, int timeout_ms)
+{
+	struct pollfd p = { .events = POLLIN };
+	qb_ipcc_connection_t *qc = qb_ipcc_connect_async(service, RPC_REPLY_MAX + 4096, &p.fd);
+	int rc;
+
+	if (!qc)
+		return NULL;
+	do
+		rc = poll(&p, 1, timeout_ms);
+	while (rc < 0 && errno == EINTR);
+	if (rc <= 0) {
+		/* libqb cannot take back a connection that was not accepted: what it has of it stays until we end. */
+		errno = rc ? errno : ETIMEDOUT;
+		return NULL;
+	}
+	rc = qb_ipcc_connect_continue(qc);
+	if (rc) {
+		errno = -rc;
+		return NULL;
+	}
+	return qc;
+}
+
 int rpc_call(const char *service, const char *verb, const json_t *args, int timeout_ms, json_t **ret, struct csv_err *err)
 {
-	qb_ipcc_connection_t *qc = qb_ipcc_connect(service, RPC_REPLY_MAX + 4096);
+	qb_ipcc_connection_t *qc = connect_within(service, timeout_ms);
 	json_t *reply = NULL;
 	int rc;
 
@@ -80,6 +106,8 @@ int rpc_call(const char *service, const char *verb, const json_t *args, int time
 			return csv_err_set(err, -EACCES, "%s: permission denied; run as root", service);
 		if (errno == ECONNREFUSED || errno == ENOENT)
 			return csv_err_set(err, -ECONNREFUSED, "%s: no daemon answers there", service);
+		if (errno == ETIMEDOUT)
+			return csv_err_set(err, -ETIMEDOUT, "%s: the daemon does not answer within %d ms; is it stopped?", service, timeout_ms);
 		return csv_err_set(err, errno ? -errno : -EIO, "%s: %s", service, strerror(errno));
 	}
 	rc = exchange(qc, verb, args, timeout_ms, &reply, err);

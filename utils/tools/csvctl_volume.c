@@ -37,9 +37,10 @@ static bool read_lock(const char *name, struct mounted *m)
 	memset(m, 0, sizeof(*m));
 	snprintf(m->lockspace, sizeof(m->lockspace), "%.16s", name);
 	snprintf(path, sizeof(path), RUN_DIR "/%s", name);
+	snprintf(m->dir, sizeof(m->dir), "volume %s", m->lockspace);
 	f = fopen(path, "re");
 	if (!f)
-		return false;
+		return errno == EACCES;		/* the daemon itself will say who may ask */
 	while (fgets(line, sizeof(line), f)) {
 		line[strcspn(line, "\n")] = 0;
 		read_line(line, "dir", m->dir, sizeof(m->dir));
