@@ -76,7 +76,7 @@ static bool holders_allow(const struct glock_priv *p, enum dlm_mode mode)
 
 bool glock_grantable(struct glock_priv *p, enum dlm_mode mode)
 {
-	return !p->transition && !p->demoting && glock_covers(p->gl.mode, mode) && holders_allow(p, mode);
+	return !p->transition && !p->demoting && !p->cleaning && glock_covers(p->gl.mode, mode) && holders_allow(p, mode);
 }
 
 static void lru_check(struct glock_table *t);
@@ -94,6 +94,7 @@ static void priv_settle(struct glock_priv *p)
 		if (cds_list_empty(&p->lru_node)) {
 			cds_list_add_tail(&p->lru_node, &t->lru);
 			t->lru_count++;
+			glock_idle_add(p);
 			lru_check(t);
 		}
 		return;
@@ -114,6 +115,7 @@ void glock_unlru(struct glock_priv *p)
 {
 	if (!cds_list_empty(&p->lru_node)) {
 		cds_list_del_init(&p->lru_node);
+		cds_list_del_init(&p->idle_node);
 		p->gl.fs->glocks->lru_count--;
 	}
 }
@@ -144,6 +146,7 @@ static struct glock_priv *priv_get(struct csvfs *fs, struct csv_owner res)
 	csv_assert(res.type > CSV_OWN_NONE && res.type < CSV_OWN_TYPES);
 	if (p) {
 		p->refs++;
+		p->unwanted = false;
 		glock_unlru(p);
 		return p;
 	}
@@ -157,6 +160,7 @@ static struct glock_priv *priv_get(struct csvfs *fs, struct csv_owner res)
 	CDS_INIT_LIST_HEAD(&p->gl.bufs);
 	CDS_INIT_LIST_HEAD(&p->lru_node);
 	CDS_INIT_LIST_HEAD(&p->list_node);
+	CDS_INIT_LIST_HEAD(&p->idle_node);
 	CDS_INIT_LIST_HEAD(&p->holders);
 	CDS_INIT_LIST_HEAD(&p->waiters);
 	waitq_init(&p->worker_wq);
@@ -187,6 +191,11 @@ struct glock *glock_ref(struct csvfs *fs, struct csv_owner res)
 	struct glock_priv *p = priv_get(fs, res);
 
 	return p ? &p->gl : NULL;
+}
+
+void glock_unwanted(struct glock *gl)
+{
+	priv_of(gl)->unwanted = true;
 }
 
 void glock_unref(struct glock *gl)
@@ -255,7 +264,8 @@ int glock_get(struct csvfs *fs, struct csv_owner res, enum dlm_mode mode, unsign
 	if (cds_list_empty(&p->waiters) && glock_grantable(p, mode))
 		holder_add(p, ret_h);
 	else if ((flags & GLOCK_LOCAL_ONLY) ||
-		 ((flags & GLOCK_NOQUEUE) && (p->transition || p->demoting || !cds_list_empty(&p->waiters) || !cds_list_empty(&p->holders))))
+		 ((flags & GLOCK_NOQUEUE) && (p->transition || p->demoting || p->cleaning || !cds_list_empty(&p->waiters) ||
+					      !cds_list_empty(&p->holders))))
 		ret = -EAGAIN;
 	else
 		ret = get_queued(p, ret_h, flags);
@@ -371,8 +381,14 @@ int glock_drop_all(struct csvfs *fs)
 	struct cds_list_head list;
 	int ret = 0;
 
-	while (!ret && lru_collect(t, &list, GLOCK_BATCH))
-		ret = drop_list(&list);
+	while (!ret) {
+		if (lru_collect(t, &list, GLOCK_BATCH))
+			ret = drop_list(&list);
+		else if (t->cleaning)		/* they come back to the LRU list */
+			sched_wait(fs->env->sched, &t->idle_wq);
+		else
+			break;
+	}
 	return ret;
 }
 
@@ -474,6 +490,7 @@ int glock_table_init(struct csvfs *fs)
 	CDS_INIT_LIST_HEAD(&t->ops);
 	waitq_init(&t->release_wq);
 	timer_init(&t->retry, retry_fire);
+	glock_idle_init(t);
 	fs->glocks = t;
 	return 0;
 }
@@ -485,6 +502,7 @@ void glock_table_free(struct csvfs *fs)
 	if (!t)
 		return;
 	timer_del(fs->env->sched, &t->retry);
+	timer_del(fs->env->sched, &t->idle_timer);
 	for (uint32_t i = 0; i < t->size; i++) {
 		for (struct glock_priv *p = t->hash[i], *next; p; p = next) {
 			next = p->hash_next;

@@ -73,6 +73,8 @@ void glock_unref(struct glock *gl);
 int glock_drop(struct glock *gl, enum dlm_mode to);
 /* The same for all, in batches; at unmount. */
 int glock_drop_all(struct csvfs *fs);
+/* Nobody here will want it soon: it goes to NL some time after its last user, in company (glock_idle.c).  Wanted again, it stays. */
+void glock_unwanted(struct glock *gl);
 /* Value block of the last grant: valid and how. */
 bool glock_lvb(const struct glock *gl, uint8_t ret_lvb[DLM_LVB_LEN]);
 

@@ -30,15 +30,17 @@
 #include <stdlib.h>
 
 #define RELEASE_BATCH 64u
+#define COMPANY 192u		/* unused locks written back beside them */
 
 /* ---- releases, collected ---------------------------------------------------------------------------------------------------------- */
 
-/* One jnl_release() for what waits now; whoever comes meanwhile is in the next. */
+/* One jnl_release() for what waits now, and for unused locks with it; whoever comes meanwhile is in the next. */
 static void release_run(struct csvfs *fs, struct glock_table *t)
 {
 	struct glock_release *batch[RELEASE_BATCH];
-	struct csv_owner owner[RELEASE_BATCH];
-	uint32_t n = 0;
+	struct csv_owner owner[RELEASE_BATCH + COMPANY];
+	struct glock_company *company;
+	uint32_t n = 0, more;
 	int ret;
 
 	while (n < RELEASE_BATCH && !cds_list_empty(&t->releases)) {
@@ -48,7 +50,9 @@ static void release_run(struct csvfs *fs, struct glock_table *t)
 		owner[n] = r->owner;
 		batch[n++] = r;
 	}
-	ret = jnl_release(fs->jnl, owner, n);
+	company = glock_company_take(t, owner + n, COMPANY, &more);
+	ret = jnl_release(fs->jnl, owner, n + more);
+	glock_company_put(company);
 	for (uint32_t i = 0; i < n; i++) {
 		batch[i]->status = ret;
 		batch[i]->done = true;
@@ -60,8 +64,9 @@ static int release_owner(struct csvfs *fs, struct csv_owner owner)
 	struct glock_table *t = fs->glocks;
 	struct glock_release r = { .owner = owner };
 
-	if (!fs->jnl)
-		return 0;	/* nothing was ever logged */
+	/* Nothing was ever logged, or it is written back already. */
+	if (!fs->jnl || !jnl_owner_busy(fs->jnl, owner))
+		return 0;
 	cds_list_add_tail(&r.node, &t->releases);
 	while (!r.done) {
 		if (t->releasing) {
@@ -250,7 +255,7 @@ static enum step decide(struct glock_priv *p, enum dlm_mode *ret_to, uint64_t *r
 	if (to != gl->mode) {
 		*ret_to = to;
 		p->demoting = true;
-		return cds_list_empty(&p->holders) ? STEP_GIVE_UP : STEP_WAIT;
+		return cds_list_empty(&p->holders) && !p->cleaning ? STEP_GIVE_UP : STEP_WAIT;
 	}
 	p->demoting = false;
 	if (w && gl->mode == DLM_NL)

@@ -264,16 +264,6 @@ static int reap_locked(struct csvfs *fs, uint32_t slot, const struct entry *e, s
 	return ret;
 }
 
-/* Of no more use here, and in the way of who makes a new inode there. */
-static void drop_cached(struct csvfs *fs, struct csv_owner res)
-{
-	struct glock *gl = glock_find(fs, res) ? glock_ref(fs, res) : NULL;
-
-	if (gl)
-		glock_drop(gl, DLM_NL);
-	glock_unref(gl);
-}
-
 int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 {
 	struct iref r = IREF_INIT;
@@ -299,10 +289,13 @@ int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 		ret = glock_get(fs, OWN_OPEN(ino), DLM_EX, GLOCK_NOQUEUE, &open);
 	if (!ret)
 		ret = reap_locked(fs, slot, &e, &r);
+	/* Of no more use here, and in the way of who makes a new inode there; but not worth three flushes of its own. */
+	if (open.gl)
+		glock_unwanted(open.gl);
+	if (!ret && e.kind == CSV_ORPHAN_UNLINKED)
+		glock_unwanted(r.gh.gl);
 	glock_put(&open);
 	inode_put(&r);
-	if (!ret && e.kind == CSV_ORPHAN_UNLINKED)
-		drop_cached(fs, OWN_INODE(ino));
 	return ret;
 }
 

@@ -125,7 +125,7 @@ static int disk_open(struct disk *d, const char *path)
 int main(int argc, char **argv)
 {
 	struct fuse_loop_config *cfg = fuse_loop_cfg_create();
-	char *fargv[] = { argv[0], "-o", "allow_other,max_read=1048576,fsname=sync_passthrough", NULL };
+	char *fargv[] = { argv[0], "-o", "allow_other,fsname=sync_passthrough", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, fargv);
 	struct fuse_session *se;
 	struct disk d;

@@ -429,6 +429,87 @@ START_TEST(locks_demanded_together_are_written_back_together)
 }
 END_TEST
 
+/* ---- written back while unused ------------------------------------------------------------------------------------------------------- */
+
+START_TEST(unused_locks_are_written_back_together_and_then_leave_without_a_flush)
+{
+	struct jnl_stats a, b, c;
+
+	two_nodes();
+	cw_do(1, many_inodes_coro);
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &a);
+	settle(3000);
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &b);
+	ck_assert_int_eq(cached(1, OWN_INODE(csvfs_root_ino(cw_n(1)->fs))), DLM_EX);
+	ck_assert(!jnl_owner_busy(csvfs_jnl(cw_n(1)->fs), OWN_INODE(csvfs_root_ino(cw_n(1)->fs))));
+	/* Two rounds at most (the first may come while files are still being made), each commit, homes, revokes or a new tail. */
+	ck_assert_uint_gt(b.flushes, a.flushes);
+	ck_assert_uint_le(b.flushes - a.flushes, 8);
+	cw_do(2, lookup_all_coro);
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &c);
+	printf("50 new files: %" PRIu64 " flushes in the background, %" PRIu64 " when another node looks\n", b.flushes - a.flushes,
+	       c.flushes - b.flushes);
+	ck_assert_uint_eq(c.flushes, b.flushes);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(a_lock_that_must_be_written_back_takes_unused_ones_along)
+{
+	struct jnl_stats a, b;
+
+	two_nodes();
+	cw_do(1, many_inodes_coro);
+	settle(100);		/* unused, but not for long enough to be written back unasked */
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &a);
+	cw_do(2, lookup_all_coro);
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &b);
+	printf("50 new files, looked at by another node one by one: %" PRIu64 " flushes\n", b.flushes - a.flushes);
+	ck_assert_uint_gt(b.flushes, a.flushes);
+	ck_assert_uint_le(b.flushes - a.flushes, 8);
+	cw_teardown();
+}
+END_TEST
+
+static void in_use_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	for (unsigned i = 0; i < 200; i++) {
+		ck_assert_int_eq(cw_group_set(n->fs, i, false), 0);
+		coro_sleep_ns(n->env.sched, 20 * NS_PER_MS);
+	}
+	n->done = true;
+}
+
+START_TEST(a_lock_in_steady_use_is_not_written_back_in_the_background)
+{
+	struct jnl_stats a, b;
+
+	two_nodes();
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &a);
+	cw_do(1, in_use_coro);
+	jnl_stats(csvfs_jnl(cw_n(1)->fs), &b);
+	ck_assert_uint_eq(a.releases, b.releases);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(unmount_waits_for_the_background_and_loses_nothing)
+{
+	/* At every moment around the background's turn. */
+	for (unsigned ms = 990; ms <= 1010; ms += 2) {
+		two_nodes();
+		cw_do(1, many_inodes_coro);
+		settle(ms);
+		cw_umount(1);
+		cw_do(2, lookup_all_coro);
+		ck_assert_uint_eq(cw.fence_calls, 0);
+		cw_teardown();
+	}
+}
+END_TEST
+
 START_TEST(cached_locks_work_while_no_view_is_usable_and_new_ones_wait)
 {
 	struct user a, b;
@@ -537,7 +618,11 @@ UNIT_MAIN("glock", UNIT_TEST(a_released_lock_stays_cached_and_costs_no_message),
 	  UNIT_TEST(another_node_waits_for_the_holder_and_gets_the_lock_when_it_ends), UNIT_TEST(exclusive_weakens_to_what_the_other_asks_for),
 	  UNIT_TEST(noqueue_waits_for_nobody), UNIT_TEST(local_only_never_sends), UNIT_TEST(a_cancelled_wait_answers_eintr_and_leaves_no_trace),
 	  UNIT_TEST(two_nodes_that_fight_for_a_lock_both_get_on), UNIT_TEST(an_uncommitted_change_is_home_before_another_node_reads),
-	  UNIT_TEST(unmount_gives_every_cached_lock_up), UNIT_TEST(locks_demanded_together_are_written_back_together), UNIT_TEST(cached_locks_work_while_no_view_is_usable_and_new_ones_wait),
+	  UNIT_TEST(unmount_gives_every_cached_lock_up), UNIT_TEST(locks_demanded_together_are_written_back_together),
+	  UNIT_TEST(unused_locks_are_written_back_together_and_then_leave_without_a_flush),
+	  UNIT_TEST(a_lock_that_must_be_written_back_takes_unused_ones_along),
+	  UNIT_TEST(a_lock_in_steady_use_is_not_written_back_in_the_background), UNIT_TEST(unmount_waits_for_the_background_and_loses_nothing),
+	  UNIT_TEST(cached_locks_work_while_no_view_is_usable_and_new_ones_wait),
 	  UNIT_TEST(a_withdrawal_ends_every_wait), UNIT_TEST(rename_then_orphan_then_group_is_in_order),
 	  UNIT_SIGNAL(group_then_orphan_is_caught, SIGABRT), UNIT_SIGNAL(the_same_lock_twice_is_caught, SIGABRT),
 	  UNIT_SIGNAL(a_lock_inside_a_transaction_is_caught, SIGABRT))
