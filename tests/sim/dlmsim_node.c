@@ -493,8 +493,10 @@ void ds_node_down(void *arg, unsigned node)
 
 	ds_oracle_died(s, n, false);
 	dlm_free(n->dlm);
-	for (unsigned i = 0; i < n->n_lost; i++)
+	for (unsigned i = 0; i < n->n_lost; i++) {
+		timer_del(n->env->sched, &n->lost[i]->timer);
 		free(n->lost[i]);
+	}
 	n->n_lost = 0;
 	n->up = false;
 	n->dlm = NULL;
