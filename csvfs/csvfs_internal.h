@@ -210,7 +210,7 @@ struct csvfs_recovery_info {
 	uint64_t lost_ns, fenced_ns, replay_start_ns, replayed_ns;
 	bool fenced, replayed;
 	struct jnl_replay_stats stats;
-	char why[256];			/* what it waits for or what failed last, and what to do */
+	char why[600];			/* what it waits for or what failed last, and what to do */
 };
 void csvfs_recovery_walk(struct csvfs *fs, bool (*fn)(void *arg, const struct csvfs_recovery_info *i), void *arg);
 

@@ -148,7 +148,11 @@ static void on_state(void *arg, enum csvfs_state st, const char *reason)
 	static const char *const name[] = { "JOINING", "ACTIVE", "PAUSED", "WITHDRAWN" };
 	struct csvfsd *d = arg;
 
-	log_to(&d->w.log, st == CSVFS_WITHDRAWN ? LOG_L_ERR : LOG_L_NOTE, "%s: %s%s%s", d->opt.dir, name[st], *reason ? ": " : "", reason);
+	if (st == CSVFS_WITHDRAWN && !strcmp(reason, "unmounted"))	/* the core's last word, nothing went wrong */
+		log_to(&d->w.log, LOG_L_NOTE, "%s: unmounted", d->opt.dir);
+	else
+		log_to(&d->w.log, st == CSVFS_WITHDRAWN ? LOG_L_ERR : LOG_L_NOTE, "%s: %s%s%s", d->opt.dir, name[st], *reason ? ": " : "",
+		       reason);
 }
 
 static void start_coro(void *arg)

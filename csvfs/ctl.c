@@ -16,7 +16,7 @@
 static const struct { const char *verb; json_t *(*fn)(struct ctl *c, const json_t *args); } verbs[] = {
 	{ "cluster.status", ctl_cluster_status }, { "node.list", ctl_node_list }, { "volume.list", ctl_volume_list },
 	{ "volume.show", ctl_volume_show }, { "lock.list", ctl_lock_list }, { "lock.show", ctl_lock_list },
-	{ "image.list", ctl_image_list },
+	{ "image.list", ctl_image_list }, { "node.confirm-fenced", ctl_node_confirm_fenced },
 };
 
 struct running { struct ctl *c; struct rpc_call *call; };
@@ -122,6 +122,43 @@ json_t *ctl_node_list(struct ctl *c, const json_t *args)
 						    ctl_incarnation(v->m[i].incarnation), "volume", c->dir, "self",
 						    v->m[i].nodeid == cluster_self(c->w->env.cluster), "unacknowledged_ms",
 						    (json_int_t)mesh_unacked_ms(c->w->env.mesh, v->m[i].nodeid)));
+	return reply;
+}
+
+/* A person's word that a lost node is off; a node can have several lost lives, and the word covers all of them. */
+struct unproven { uint32_t nodeid; unsigned n; };
+
+static bool count_unproven(void *arg, const struct csvfs_recovery_info *i)
+{
+	struct unproven *u = arg;
+
+	u->n += i->who.nodeid == u->nodeid && !i->fenced;
+	return true;
+}
+
+json_t *ctl_node_confirm_fenced(struct ctl *c, const json_t *args)
+{
+	struct unproven u = { .nodeid = (uint32_t)json_integer_value(json_object_get(args, "nodeid")) };
+	bool dry_run = json_is_true(json_object_get(args, "dry_run"));
+	struct csv_err err = CSV_ERR_INIT;
+	json_t *reply;
+	int rc = 0;
+
+	if (!u.nodeid)
+		return rpc_reply_error(RPC_USAGE, "nodeid is missing");
+	if (!c->f->fs)
+		return rpc_reply_error(RPC_CONFLICT, "%s: still mounting", c->dir);
+	csvfs_recovery_walk(c->f->fs, count_unproven, &u);
+	for (unsigned i = 0; i < u.n && !rc && !dry_run; i++)
+		rc = csvfs_confirm_fenced(c->f->fs, u.nodeid, &err);
+	if (rc == -ENOENT)
+		rc = 0;			/* proven meanwhile */
+	if (rc)
+		return rpc_reply_error(rc == -EBUSY || rc == -CSV_E_BUSY_ELSEWHERE ? RPC_REFUSED : rpc_code_of(rc), "%s: %s", c->dir, err.text);
+	reply = rpc_reply_new("node");
+	if (reply)
+		rpc_reply_add_take(reply, json_pack("{s:i, s:s, s:s}", "nodeid", (int)u.nodeid, "volume", c->dir, "result",
+						    !u.n ? "nothing waits for it" : dry_run ? "would be recovered" : "confirmed"));
 	return reply;
 }
 

@@ -25,6 +25,7 @@ struct ctl {
 /* Each returns a new reply, NULL when out of memory.  In a coroutine of its own. */
 json_t *ctl_cluster_status(struct ctl *c, const json_t *args);
 json_t *ctl_node_list(struct ctl *c, const json_t *args);
+json_t *ctl_node_confirm_fenced(struct ctl *c, const json_t *args);
 json_t *ctl_volume_list(struct ctl *c, const json_t *args);
 json_t *ctl_volume_show(struct ctl *c, const json_t *args);
 json_t *ctl_lock_list(struct ctl *c, const json_t *args);

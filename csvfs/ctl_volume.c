@@ -72,6 +72,19 @@ static int space_get(struct ctl *c, struct csvfs_statfs *ret)
 	return rc;
 }
 
+/* Said with every answer about a volume: people must not have to look for it. */
+struct unrecovered { struct ctl *c; json_t *reply; };
+
+static bool warn_unrecovered(void *arg, const struct csvfs_recovery_info *i)
+{
+	struct unrecovered *u = arg;
+
+	if (!i->replayed)
+		rpc_reply_warn(u->reply, "%s: node %u is lost and not recovered: %s", u->c->dir, i->who.nodeid,
+			       i->why[0] ? i->why : i->fenced ? "its journal is to be replayed" : "waiting for its fence");
+	return true;
+}
+
 /* ---- what both verbs say ------------------------------------------------------------------------------------------------------- */
 
 static json_t *summary(struct ctl *c, json_t *reply)
@@ -103,6 +116,8 @@ static json_t *summary(struct ctl *c, json_t *reply)
 		rpc_reply_warn(reply, "%s: free space unknown: the disk did not answer within %u ms", c->dir, CTL_DISK_MS);
 	if (fs && st != CSVFS_ACTIVE)
 		rpc_reply_warn(reply, "%s: %s: %s", c->dir, ctl_state_name(st), reason);
+	if (c->f->fs)
+		csvfs_recovery_walk(c->f->fs, warn_unrecovered, &(struct unrecovered){ c, reply });
 	return o;
 }
 
@@ -136,7 +151,7 @@ static json_t *after(uint64_t t, uint64_t lost)
 	return t ? json_integer(INT((t - lost) / NS_PER_MS)) : json_null();
 }
 
-struct recoveries { struct ctl *c; json_t *list, *reply; };
+struct recoveries { json_t *list; uint64_t now; };
 
 static bool add_recovery(void *arg, const struct csvfs_recovery_info *i)
 {
@@ -148,16 +163,13 @@ static bool add_recovery(void *arg, const struct csvfs_recovery_info *i)
 
 	if (!o)
 		return true;
-	set(o, "age_ms", json_integer(INT((clock_mono_ns(&r->c->w->clock) - i->lost_ns) / NS_PER_MS)));
+	set(o, "age_ms", json_integer(INT((r->now - i->lost_ns) / NS_PER_MS)));
 	set(o, "fenced_after_ms", after(i->fenced_ns, i->lost_ns));
 	set(o, "replay_began_after_ms", after(i->replay_start_ns, i->lost_ns));
 	set(o, "replayed_after_ms", after(i->replayed_ns, i->lost_ns));
 	set(o, "records", json_integer(i->stats.records));
 	set(o, "blocks_written", json_integer(i->stats.blocks_written));
 	json_array_append_new(r->list, o);
-	if (!i->replayed)
-		rpc_reply_warn(r->reply, "%s: node %u is lost and not recovered: %s", r->c->dir, i->who.nodeid,
-			       i->why[0] ? i->why : i->fenced ? "its journal is to be replayed" : "waiting for its fence");
 	return true;
 }
 
@@ -238,7 +250,7 @@ static json_t *control_counters(struct ctl *c)
 static void show_core(struct ctl *c, json_t *o, json_t *reply)
 {
 	struct csvfs *fs = c->f->fs;
-	struct recoveries r = { c, json_array(), reply };
+	struct recoveries r = { json_array(), clock_mono_ns(&c->w->clock) };
 	struct phantoms p = { .list = json_array() };
 
 	csvfs_recovery_walk(fs, add_recovery, &r);

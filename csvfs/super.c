@@ -104,6 +104,8 @@ static int super_load(struct csvfs *fs, struct csv_err *err)
 	if (!fs->sb_block)
 		return csv_err_set(err, -ENOMEM, "out of memory");
 	csv_super_encode(&fs->geo, CSV_SB_BLOCK, fs->sb_block);
+	if (!fs->geo.label[0])			/* messages need a name; as in /run/csvfs and csvctl volume show */
+		snprintf(fs->geo.label, sizeof(fs->geo.label), "%016" PRIx64, fs->geo.lockspace);
 	return 0;
 }
 

@@ -102,6 +102,8 @@ node_mount()
 	log=$(node_dir "$node")/log/mount.log
 	(node_exec "$node" timeout 90 mount.csvfs "$DEVICE" "$LAB_MOUNT" -o "fence=/etc/csvfs/fence.conf${LAB_MOUNT_OPTIONS:+,$LAB_MOUNT_OPTIONS}") \
 		</dev/null >>"$log" 2>&1 || {
+		[[ $(node_state "$node") != down ]] ||
+			lab_err "node $node: was switched off while it mounted: the others had not yet fenced its last life; start it again"
 		lab_err "node $node: mount.csvfs $DEVICE $LAB_MOUNT failed: $(tail -n 3 "$log" | tr '\n' ' ')(whole log: $log)"
 		return 1
 	}

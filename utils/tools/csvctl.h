@@ -72,6 +72,7 @@ void cc_schema(FILE *out);
 /* csvctl_cluster.c, csvctl_volume.c, csvctl_vhd.c */
 enum rpc_code cc_cluster_status(struct cc *cc);
 enum rpc_code cc_node_list(struct cc *cc);
+enum rpc_code cc_node_confirm_fenced(struct cc *cc);
 enum rpc_code cc_volume_list(struct cc *cc);
 enum rpc_code cc_volume_show(struct cc *cc);
 enum rpc_code cc_lock_list(struct cc *cc);

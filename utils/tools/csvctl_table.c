@@ -23,6 +23,17 @@ const struct cc_cmd cc_cmds[] = {
 			  { "volumes", "VOLUMES", CC_LIST } },
 	},
 	{
+		.noun = "node", .verb = "confirm-fenced", .run = cc_node_confirm_fenced, .args = "NODE", .args_min = 1, .args_max = 1,
+		.change = true,
+		.help = "say that a lost node which could not be fenced is off",
+		.text = "For when no fence agent can do it: you have made sure with your own eyes that the node is off and stays off. What it "
+			"had locked is recovered on your word, on all volumes mounted here that wait for it. If it is not off, two nodes write "
+			"and the volume is lost; so --yes is needed. Refused (exit code 9) while the node is a member of the cluster or its "
+			"heartbeat on the disk moves. NODE is a name or a node id of corosync's.",
+		.opts = { { "yes", NULL, "I have made sure that it is off", false }, VOLUME_OPT },
+		.cols = { { "node", "NODE", CC_TEXT }, { "volume", "VOLUME", CC_TEXT }, { "result", "RESULT", CC_TEXT } },
+	},
+	{
 		.noun = "volume", .verb = "list", .run = cc_volume_list,
 		.help = "list the volumes mounted on this node",
 		.cols = { { "name", "VOLUME", CC_TEXT }, { "dir", "MOUNTED AT", CC_TEXT }, { "device", "DEVICE", CC_TEXT },
