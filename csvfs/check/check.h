@@ -42,7 +42,8 @@ struct check_options {
 
 struct check_result {
 	uint64_t errors, notes;
-	uint64_t files, dirs, others, orphans;
+	uint64_t files, dirs, others;	/* orphans included */
+	uint64_t orphans, truncating;	/* entries in orphan trees: unlinked, truncates under way */
 	uint64_t data_blk, meta_blk, free_blk, total_blk;
 	uint32_t slots_active, passes;
 	uint64_t records, replayed_blk;	/* from the journals */

@@ -272,7 +272,7 @@ static bool orphan_item(struct ck *c, struct ck_tree *t, const struct bt_item *i
 
 	if (c->quiet)
 		return true;
-	c->res->orphans++;
+	*(kind == CSV_ORPHAN_TRUNCATE ? &c->res->truncating : &c->res->orphans) += 1;
 	if (!csv_blk_is_allocatable(&c->g, it->key)) {
 		ck_finding(c, "%s: field key = %" PRIu64 ": must be an inode inside a group", t->name, it->key);
 		return true;
