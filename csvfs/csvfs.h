@@ -53,6 +53,7 @@ void csvfs_set_dataplane(struct csvfs *fs, struct dp_table *t);
 /*
  * Awaits: joins, takes a slot, recovers what needs it.  err: object, reason, what to do.  env->cluster and env->mesh are made but not
  * started: mount starts them; umount, withdrawal and a failed mount leave the group.  The incarnation is env->cluster's.
+ * *ret_fs is set at once, to be looked at while the mount waits (the simulator does); NULL again when it fails.
  */
 int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct csvfs_events *ev, struct csvfs **ret_fs,
 		struct csv_err *err);

@@ -257,10 +257,12 @@ int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct c
 	fs->mutate = opt->mutate;
 	fs->self = (struct cluster_node){ cluster_self(env->cluster), cluster_incarnation(env->cluster) };
 	fs_state_init(fs);
+	*ret_fs = fs;
 	start = fs_now_ns(fs);
 	ret = mount_steps(fs, err);
 	if (ret < 0) {
 		tidy(fs);
+		*ret_fs = NULL;
 		csvfs_free(fs);
 		return ret;
 	}
@@ -278,7 +280,6 @@ int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct c
 				orphan_scan_later(fs, i);
 		}
 	}
-	*ret_fs = fs;
 	return 0;
 }
 

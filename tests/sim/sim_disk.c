@@ -26,6 +26,7 @@ struct sim_path {			/* a node's port in one life */
 	struct blk blk;
 	struct sim_disk *d;
 	unsigned node;
+	uint64_t life;
 	bool dead;
 	struct sim_path *next;
 };
@@ -56,6 +57,8 @@ struct sim_disk {
 	struct cds_list_head ios;
 	struct sim_path *paths;
 	struct host_state host[SIM_NODES_MAX + 1];
+	void (*on_write)(void *arg, unsigned node, uint64_t life, uint64_t off, uint32_t len);
+	void *on_write_arg;
 };
 
 /* ---- effects -------------------------------------------------------------------------------------------------------- */
@@ -176,6 +179,8 @@ static void io_write(struct sim_io *io)
 		effects_add(&d->log, e);
 	}
 	sim_world_trace(d->w, "disk write", io->path->node, io->off, io->len);
+	if (d->on_write)
+		d->on_write(d->on_write_arg, io->path->node, io->path->life, io->off, io->len);
 }
 
 static void io_apply(void *arg)
@@ -342,6 +347,7 @@ struct blk *sim_disk_blk(struct sim_disk *d, unsigned node)
 	csv_assert(p);
 	p->d = d;
 	p->node = node;
+	p->life = sim_world_life(d->w, node);
 	p->blk.ops = &ops;
 	p->blk.sched = sim_world_sched(d->w, node);
 	p->blk.size_bytes = d->cfg.size_bytes;
@@ -441,6 +447,34 @@ void sim_disk_hang(struct sim_disk *d, unsigned node, bool on)
 	cds_list_for_each_entry(io, &d->ios, node)
 		if (io->held && io->path->node == node)
 			io_start(io);
+}
+
+void sim_disk_reap(struct sim_disk *d, unsigned node)
+{
+	struct sim_io *io, *tmp;
+
+	cds_list_for_each_entry_safe(io, tmp, &d->ios, node) {
+		if (io->path->node != node || io->applied)
+			continue;
+		sim_world_cancel(d->w, io->ev);
+		io->ev = NULL;
+		io->held = false;
+		io_apply(io);
+	}
+}
+
+void sim_disk_on_write(struct sim_disk *d, void (*fn)(void *arg, unsigned node, uint64_t life, uint64_t off, uint32_t len), void *arg)
+{
+	d->on_write = fn;
+	d->on_write_arg = arg;
+}
+
+struct sim_store *sim_disk_image_lossy(struct sim_disk *d, struct csv_prng *p)
+{
+	struct sim_store *s = sim_store_overlay(d->durable);
+
+	apply_lossy(s, d->log.v, d->first_volatile, d->log.n, p);
+	return s;
 }
 
 /* ---- recorder ------------------------------------------------------------------------------------------------------------------ */

@@ -57,6 +57,13 @@ void sim_disk_fail_at(struct sim_disk *d, unsigned node, uint64_t k, int result)
 /* Requests submitted while on are held, and go on when it is switched off. */
 void sim_disk_hang(struct sim_disk *d, unsigned node, bool on);
 
+/* What the node has submitted takes effect now (a process has died: the kernel waits for its I/O). */
+void sim_disk_reap(struct sim_disk *d, unsigned node);
+/* Called with every write that takes effect: of which node and life, and where. */
+void sim_disk_on_write(struct sim_disk *d, void (*fn)(void *arg, unsigned node, uint64_t life, uint64_t off, uint32_t len), void *arg);
+/* What the array would hold after losing power now (D3), drawn from p.  The disk goes on as it is.  Free it before the next step. */
+struct sim_store *sim_disk_image_lossy(struct sim_disk *d, struct csv_prng *p);
+
 /* ---- recorder ------------------------------------------------------------------------------------------------------ */
 
 /* Settles, forgets what was recorded, and records from here on. */

@@ -206,6 +206,8 @@ void sim_net_boot(struct sim_net *net, unsigned node)
 	csv_assert(n->env.cluster && n->env.mesh);
 	sim_engine_up(net, node);
 	net->hooks.start(net->hooks.arg, node, &n->env);
+	if (net->hooks.starts_itself)
+		return;
 	if (mesh_start(n->env.mesh) < 0 || cluster_start(n->env.cluster) < 0)
 		csv_panic("simulated ports do not start");
 }

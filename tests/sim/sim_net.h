@@ -29,6 +29,7 @@ struct sim_net_hooks {
 	 * After this the net starts cluster and mesh.  The env is the node's until down().
 	 */
 	void (*start)(void *arg, unsigned node, struct env *env);
+	bool starts_itself;		/* what start() made calls mesh_start() and cluster_start() itself (a mount does) */
 	/* The life is over; frees what start() made (nothing of it may act; env is still there, its cluster and mesh go after). */
 	void (*down)(void *arg, unsigned node);
 	/* Every write of lives <= `life` of the node is done or never will be: a fence has been confirmed. */

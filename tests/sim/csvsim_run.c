@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* csvsim_run.c - one run: a new volume, all nodes, operations under faults; then everything heals, is compared, unmounted, checked and mounted again. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "csvfs/csvfs_internal.h"
+#include "csvfs/mkfs.h"
+#include "tests/sim/csvsim.h"
+#include "utils/base/base.h"
+
+#define CALM_NS (600 * NS_PER_SEC)	/* until everything that was asked for must have ended, once faults heal */
+
+/* ---- a new volume --------------------------------------------------------------------------------------------------------- */
+
+struct making { struct blk *b; struct csvfs_mkfs_options o; int ret; struct csv_err err; };
+
+static void mkfs_coro(void *arg)
+{
+	struct making *m = arg;
+
+	m->ret = csvfs_mkfs(m->b, &m->o, NULL, &m->err);
+}
+
+static void make_volume(struct cs_sim *s)
+{
+	struct sched *sched = sched_new(sim_world_clock(s->w, 1));
+	struct making m = { .o = { .label = "sim", .slots = s->opt.nodes + s->seed % 2, .journal_mib = 4, .uuid = { 1, 2, 3 }, .hash_key = { 4 } },
+			    .err = CSV_ERR_INIT };
+
+	csv_assert(sched);
+	m.b = sim_store_blk(sim_disk_store(s->disk), sched);
+	csv_assert(sched_spawn(sched, "mkfs", mkfs_coro, &m) == 0);
+	sched_run(sched);
+	csv_assertf(m.ret == 0, "mkfs: %s", m.err.text);
+	blk_close(m.b);
+	sched_free(sched);
+	sim_disk_settle(s->disk);
+}
+
+#define MUST(call)                                                                                              \
+	do {                                                                                                    \
+		long long r_ = (call);                                                                          \
+		if (r_ < 0) {                                                                                   \
+			cs_fail(s, "setting up: %s: %lld (%s)", #call, r_, csv_err_describe((int)r_));         \
+			return;                                                                                 \
+		}                                                                                               \
+	} while (0)
+
+/* Directories and files with a data model; images: half of it written, half of it a hole. */
+static void setup(void *arg)
+{
+	struct cs_sim *s = arg;
+	struct csvfs *fs = s->node[1].fs;
+	struct csvfs_attr a, set;
+	uint8_t *zero = blk_alloc(256 << 10);
+
+	csv_assert(zero);
+	memset(zero, 0, 256 << 10);
+	s->root = csvfs_root_ino(fs);
+	for (unsigned d = 0; d < CS_DIRS; d++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "d%u", d);
+		MUST(csvfs_create(fs, s->root, 0, name, S_IFDIR | 0755, 0, 0, 0, false, &a));
+		s->dir[d] = a.ino;
+	}
+	for (unsigned i = 0; i < CS_FILES; i++) {
+		struct cs_file *f = &s->file[i];
+
+		MUST(csvfs_create(fs, s->root, 0, f->name, S_IFREG | 0644, 0, 0, 0, false, &a));
+		f->ino = a.ino;
+		f->gen = a.gen;
+		set.size = (uint64_t)f->sectors * CS_SECTOR;
+		if (f->kind == CS_APPEND)
+			continue;
+		MUST(csvfs_setattr(fs, f->ino, f->gen, &set, CSVFS_SET_SIZE, &a));
+		if (f->kind == CS_IMAGE) {
+			MUST(csvfs_set_image(fs, f->ino, f->gen));
+			MUST(csvfs_write(fs, f->ino, f->gen, 0, zero, set.size / 2, false, NULL));
+		}
+	}
+	MUST(csvfs_sync(fs));
+	free(zero);
+}
+
+/* ---- faults ----------------------------------------------------------------------------------------------------------------- */
+
+static void power_cut_all(struct cs_sim *s)
+{
+	bool array = sim_world_chance(s->w, 2, 3);
+
+	cs_count(s, "fault.all_cut");
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		if (sim_world_is_up(s->w, i))
+			sim_net_power_cut(s->net, i);
+	if (array) {
+		cs_count(s, "fault.array_power_loss");
+		sim_disk_power_loss(s->disk);
+		cs_data_power_loss(s);
+	}
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		sim_net_boot_later(s->net, i);
+}
+
+struct hang { struct cs_sim *s; unsigned node; uint64_t life; };
+
+static void hang_over(void *arg)
+{
+	struct hang *h = arg;
+
+	if (sim_world_is_up(h->s->w, h->node) && sim_world_life(h->s->w, h->node) == h->life)
+		sim_disk_hang(h->s->disk, h->node, false);
+}
+
+static void disk_fault(struct cs_sim *s)
+{
+	unsigned node = 1 + (unsigned)sim_world_below(s->w, s->opt.nodes);
+	struct hang h = { s, node, sim_world_life(s->w, node) };
+
+	if (!sim_world_is_up(s->w, node))
+		return;
+	if (sim_world_chance(s->w, 1, 2)) {
+		s->node[node].disk_failed = true;
+		sim_disk_fail_at(s->disk, node, 1 + sim_world_below(s->w, 40), -EIO);
+	} else {
+		cs_count(s, "fault.disk_hang");
+		sim_disk_hang(s->disk, node, true);
+		sim_world_at_copy(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, 200 * NS_PER_MS), hang_over, &h, sizeof(h));
+	}
+}
+
+static void next_fault(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	if (s->winding_down || s->failed)
+		return;
+	switch (sim_world_below(s->w, 16)) {
+	case 0:
+		power_cut_all(s);
+		break;
+	case 1:
+		disk_fault(s);
+		break;
+	default:
+		sim_net_random_fault(s->net);
+		break;
+	}
+	sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns), next_fault, s);
+}
+
+static void on_fenced(void *arg, unsigned node, uint64_t life)
+{
+	struct cs_sim *s = arg;
+
+	/* Of an older life nothing is on its way: the machine has started since. */
+	if (sim_world_life(s->w, node) == life) {
+		sim_disk_fence(s->disk, node);
+		cs_oracle_fenced(s, s->node[node].self);
+	}
+}
+
+static void on_reaped(void *arg, unsigned node, uint64_t life)
+{
+	struct cs_sim *s = arg;
+
+	(void)life;
+	sim_disk_reap(s->disk, node);
+	cs_oracle_fenced(s, s->node[node].self);
+}
+
+/* ---- phases -------------------------------------------------------------------------------------------------------------------- */
+
+static bool all_up(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	if (s->failed)
+		return true;
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		if (s->node[i].state != CS_UP || csvfs_state(s->node[i].fs, NULL) != CSVFS_ACTIVE)
+			return false;
+	return true;
+}
+
+static bool all_idle(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	if (s->failed)
+		return true;
+	if (!all_up(arg))
+		return false;
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		if (s->node[i].workers)
+			return false;
+	return true;
+}
+
+static bool all_down(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	if (s->failed)
+		return true;
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		if (s->node[i].state != CS_DOWN)
+			return false;
+	return true;
+}
+
+static bool ops_done(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	return s->failed || !s->ops_left || sim_world_now_ns(s->w) - s->last_op_ns > CALM_NS;
+}
+
+static void describe(struct cs_sim *s, char *buf, size_t size)
+{
+	static const char *const state[] = { "down", "mounting", "up", "ending", "ended" };
+	size_t at = 0;
+
+	for (unsigned i = 1; i <= s->opt.nodes && at < size; i++) {
+		const struct cs_node *n = &s->node[i];
+
+		at += (size_t)snprintf(buf + at, size - at, "; n%u %s", i, state[n->state]);
+		for (unsigned k = 0; k < CS_WORKERS + CS_DP_THREADS && at < size; k++) {
+			const struct cs_worker *w = k < CS_WORKERS ? &n->w[k] : &n->d[k - CS_WORKERS].w;
+
+			if (n->state != CS_DOWN && w->doing)
+				at += (size_t)snprintf(buf + at, size - at, ", %s for %.1f s", w->doing,
+						       (double)(sim_world_now_ns(s->w) - w->doing_since_ns) / 1e9);
+		}
+	}
+}
+
+/* Until stop() says so; what does not end in time fails the run. */
+static void phase(struct cs_sim *s, bool (*stop)(void *arg), const char *what)
+{
+	char text[700];
+
+	if (s->failed || sim_world_run(s->w, sim_world_now_ns(s->w) + CALM_NS, stop, s))
+		return;
+	describe(s, text, sizeof(text));
+	cs_fail(s, "it never comes to an end: %s%s", what, text);
+}
+
+struct verify { struct cs_sim *s; unsigned node; };
+
+static void verify_task(void *arg)
+{
+	struct verify *v = arg;
+
+	cs_verify(v->s, v->node);
+}
+
+static void verify(struct cs_sim *s, unsigned node)
+{
+	struct verify v = { s, node };
+
+	if (s->failed)
+		return;
+	if (s->node[node].state != CS_UP)
+		cs_fail(s, "n%u is not mounted any more at the end", node);
+	else if (!cs_node_run(s, node, verify_task, &v, CALM_NS / NS_PER_MS))
+		cs_fail(s, "it never comes to an end: reading everything on n%u", node);
+}
+
+static void leave_all(struct cs_sim *s)
+{
+	s->quiet = true;
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		s->node[i].leave = true;
+	phase(s, all_down, "unmounting everywhere");
+	if (!s->failed)
+		cs_check_store(s, sim_disk_store(s->disk), "after unmounting everywhere");
+}
+
+static void work_phase(struct cs_sim *s)
+{
+	char text[700];
+
+	s->last_op_ns = sim_world_now_ns(s->w);
+	s->go = true;
+	if (!s->opt.no_faults)
+		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns), next_fault, s);
+	sim_world_run(s->w, UINT64_MAX, ops_done, s);
+	if (!s->failed && s->ops_left) {
+		describe(s, text, sizeof(text));
+		cs_fail(s, "no operation has begun for %u s%s", (unsigned)(CALM_NS / NS_PER_SEC), text);
+	}
+	s->winding_down = true;
+	sim_net_repair_all(s->net);
+	for (unsigned i = 1; i <= s->opt.nodes; i++) {
+		if (!sim_world_is_up(s->w, i))
+			continue;
+		sim_disk_hang(s->disk, i, false);
+		sim_disk_fail_at(s->disk, i, 0, 0);
+	}
+	phase(s, all_idle, "operations under way");
+}
+
+void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
+{
+	struct sim_net_hooks hooks = { .start = cs_node_start, .starts_itself = true, .down = cs_node_down, .fenced = on_fenced,
+				       .reaped = on_reaped, .arg = s };
+
+	s->opt = *opt;
+	s->seed = seed;
+	s->ops_left = opt->nodes * opt->ops;
+	s->w = sim_world_new(seed, opt->nodes);
+	sim_world_verbose(s->w, opt->verbose);
+	s->profile = (unsigned)(seed % 4);
+	s->cfg.size_bytes = s->profile == 1 ? 72ull << 20 : s->profile == 2 ? 3ull << 30 : 256ull << 20;
+	s->cfg.ghost_ns = 500 * NS_PER_MS;
+	s->fault_ns = (seed / 4 % 2 ? 150 : 600) * NS_PER_MS;
+	s->disk = sim_disk_new(s->w, &s->cfg, NULL);
+	make_volume(s);
+	s->net = sim_net_new(s->w, 4711, &hooks);
+	cs_names_init(s);
+	cs_data_init(s);
+	sim_disk_on_write(s->disk, cs_oracle_write, s);
+	sim_world_on_step(s->w, cs_oracle_step, s);
+	for (unsigned i = 1; i <= opt->nodes; i++)
+		sim_net_boot(s->net, i);
+	phase(s, all_up, "mounting on all nodes");
+	if (!s->failed && !cs_node_run(s, 1, setup, s, CALM_NS / NS_PER_MS))
+		cs_fail(s, "it never comes to an end: setting up");
+	if (!s->failed)
+		work_phase(s);
+	for (unsigned i = 1; i <= opt->nodes && !s->failed; i++)
+		verify(s, i);
+	leave_all(s);
+	for (unsigned i = 1; i <= opt->nodes && !s->failed; i++)
+		sim_net_boot(s->net, i);
+	phase(s, all_up, "mounting again");
+	verify(s, 1 + (unsigned)(seed % opt->nodes));
+	leave_all(s);
+}
