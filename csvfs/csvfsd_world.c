@@ -124,7 +124,8 @@ static int lock_volume(struct world *w, const struct csvfsd_options *o, struct c
 		close(fd);
 		if (e == EWOULDBLOCK)
 			return csv_err_set(err, -EBUSY,
-					   "this volume is mounted on this node already (or its last daemon is still leaving); see /proc/mounts");
+					   "%s: this volume is mounted on this node already (or its last daemon is still leaving); see /proc/mounts",
+					   o->device);
 		return csv_err_set(err, -e, "%s: %s", path, strerror(e));
 	}
 	/* For csvctl and umount: who, what, where.  The file stays when the lock goes; only a held lock means "mounted". */

@@ -226,7 +226,7 @@ int csv_super_decode(const void *block, uint64_t blkno, uint64_t dev_blk, uint32
 	int rc;
 
 	if (le32_get(s->h.magic) != CSV_MAGIC_SUPER)
-		return csv_err_set(err, -EINVAL, "superblock: field magic = %08x: not a csvfs volume (block %llu must begin with %08x)",
+		return csv_err_set(err, -EINVAL, "superblock: field magic = %08x: not a csvfs volume (block %llu must begin with %08x); is this the right device?",
 				   le32_get(s->h.magic), (ull)blkno, CSV_MAGIC_SUPER);
 	rc = mhdr_check(block, NULL, CSV_MAGIC_SUPER, blkno, &owner, err);
 	if (!rc)
@@ -380,7 +380,9 @@ int csv_super_read(struct blk *b, struct csv_geom *ret, struct csv_err *ret_note
 			rc = first.code;
 	}
 	free(buf);
-	if (rc && err)
+	if (rc == -CSV_E_CORRUPT)
+		csv_err_set(err, rc, "%s; the copies are no better: see that the whole device is there, else restore from a backup", first.text);
+	else if (rc && err)
 		*err = first;
 	return rc;
 }

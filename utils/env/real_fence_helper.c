@@ -303,6 +303,7 @@ void fence_helper_main(int fd, const char *conf_path)
 	prctl(PR_SET_NAME, "csvfs-fence");
 	dup2(null, 0);
 	dup2(null, 1);
+	dup2(null, 2);		/* or whoever reads the output of mount(8) would wait for our end */
 	fd = dup2(fd, 3);
 	close_range(4, ~0u, 0);
 	/* The terminal's Ctrl-C is for the daemon; an agent at work is brought to its end. */
