@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -105,8 +106,11 @@ static void stop_coro(void *arg)
 	while (d->f.ops)
 		coro_sleep_ns(d->w.sched, 10 * NS_PER_MS);	/* requests that are still on the control plane answer into the void */
 	if (d->f.fs) {
+		bool in_order = csvfs_state(d->f.fs, NULL) != CSVFS_WITHDRAWN;
+
 		csvfs_release_all(d->f.fs);	/* what programs still had open when the mount was forced away */
 		rc = csvfs_umount(d->f.fs, &err);
+		d->w.clean = in_order && !rc;
 	}
 	if (rc) {
 		log_to(&d->w.log, LOG_L_ERR, "unmount: %s", err.text);
@@ -164,6 +168,7 @@ static void start_coro(void *arg)
 	int rc;
 
 	snprintf(o.node_name, sizeof(o.node_name), "%s", d->w.node_name);
+	d->w.clean = false;
 	rc = csvfs_mount(&d->w.env, &o, &ev, &f->fs, &d->err);
 	if (rc) {
 		csv_err_prefix(&d->err, "mount %s", d->opt.device);
@@ -224,10 +229,20 @@ static void memory_guard(struct csvfsd *d)
 	}
 }
 
+/* The mount of a daemon that has died answers ENOTCONN to everything: nobody can be using it. */
+static void clear_dead_mount(const char *dir)
+{
+	struct stat st;
+
+	if (stat(dir, &st) && errno == ENOTCONN && !umount2(dir, MNT_DETACH))
+		fprintf(stderr, "csvfs: %s: the mount of a daemon that has died was removed\n", dir);
+}
+
 static int check_dir(const char *dir, struct csv_err *err)
 {
 	struct stat st;
 
+	clear_dead_mount(dir);
 	if (stat(dir, &st))
 		return csv_err_set(err, -errno, "%s: %s; the mount point must be an existing directory", dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))

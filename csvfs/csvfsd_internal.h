@@ -47,7 +47,10 @@ struct world {
 	struct csv_geom geo;
 	uint64_t incarnation;
 	char node_name[64];
-	int lock_fd;			/* node-local: this volume is mounted here at most once */
+	void *lock;			/* node-local: this volume is mounted here at most once; held by memory alone */
+	char lock_path[128], group[48];
+	struct real_witness *witness;
+	bool clean;			/* never joined, or left in order: the witness has nothing to say */
 	struct cluster_port *cluster_port;
 	struct link_port *link_port;
 	void *fence_helper;

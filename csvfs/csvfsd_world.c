@@ -2,8 +2,8 @@
 /*
  * csvfsd_world.c - the ports of csvfsd, put together: clock, disk, corosync, mesh, fencing, log.
  *
- * Order matters (R15): the fencing helper is forked before the volume is opened, so that no child of ours ever holds a descriptor
- * of the volume or of the process group.
+ * Order matters (R15): witness and fencing helper are forked before the volume is opened, so that no child of ours ever holds a
+ * descriptor of the volume or of the process group.
  */
 #include "csvfs/csvfsd_internal.h"
 
@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@
 #include "utils/env/sync_blk.h"
 
 #define RUN_DIR "/run/csvfs"
+#define LOCK_WAIT_MS 1000u
+#define LOCK_EVERY_MS 10u
 
 /* ---- log: standard error in the foreground, syslog otherwise ------------------------------------------------------ */
 
@@ -101,13 +104,14 @@ static int probe_volume(struct world *w, const struct csvfsd_options *o, struct 
 }
 
 /*
- * Held for the life of the process.  Its release at the end comes after the kernel waited for the process's I/O, so who holds it
- * knows that no earlier daemon of this node writes to the volume any more.
+ * Held until the process's memory is gone, which is after the kernel waited for the process's I/O (lock_into_memory()), so who
+ * gets it knows that no earlier daemon of this node writes to the volume any more.
  */
 static int lock_volume(struct world *w, const struct csvfsd_options *o, struct csv_err *err)
 {
 	char path[128], dir[PATH_MAX], uuid[CSV_UUID_TEXT_BYTES];
-	int fd;
+	unsigned waited = 0;
+	int fd, busy;
 
 	if (!realpath(o->dir, dir))
 		return csv_err_set(err, -errno, "%s: %s", o->dir, strerror(errno));
@@ -118,7 +122,12 @@ static int lock_volume(struct world *w, const struct csvfsd_options *o, struct c
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return csv_err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
+	/* The last daemon may be on its way out, its witness may just be looking. */
+	while ((busy = flock(fd, LOCK_EX | LOCK_NB)) && (errno == EWOULDBLOCK || errno == EINTR) && waited < LOCK_WAIT_MS) {
+		poll(NULL, 0, LOCK_EVERY_MS);
+		waited += LOCK_EVERY_MS;
+	}
+	if (busy) {
 		int e = errno;
 
 		close(fd);
@@ -134,7 +143,12 @@ static int lock_volume(struct world *w, const struct csvfsd_options *o, struct c
 		close(fd);
 		return csv_err_set(err, -EIO, "%s: cannot be written; is /run full?", path);
 	}
-	w->lock_fd = fd;
+	snprintf(w->lock_path, sizeof(w->lock_path), "%s", path);
+	w->lock = lock_into_memory(fd);
+	if (!w->lock) {
+		close(fd);
+		return csv_err_set(err, -ENOMEM, "%s: cannot be mapped", path);
+	}
 	return 0;
 }
 
@@ -142,11 +156,9 @@ static int lock_volume(struct world *w, const struct csvfsd_options *o, struct c
 
 static int open_cluster(struct world *w, const struct cluster_facts *facts, struct csv_err *err)
 {
-	char group[64];
 	int rc;
 
-	snprintf(group, sizeof(group), "csvfs-%016" PRIx64, w->geo.lockspace);
-	rc = real_cluster_new(w->loop, &w->log, group, &w->cluster_port, err);
+	rc = real_cluster_new(w->loop, &w->log, w->group, &w->cluster_port, err);
 	if (rc)
 		return rc;
 	w->env.cluster = cluster_new(w->sched, w->cluster_port, w->incarnation);
@@ -176,10 +188,11 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 {
 	struct cluster_facts facts;
 	struct real_fence *fence = NULL;
+	char witness_group[64];
 	int rc;
 
 	memset(w, 0, sizeof(*w));
-	w->lock_fd = -1;
+	w->clean = true;
 	real_clock_init(&w->clock);
 	real_rnd_init(&w->rnd);
 	log_open(w, o);
@@ -192,6 +205,10 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 		rc = cluster_facts_read(&facts, err);
 	if (!rc)
 		rc = check_facts(&facts, w, err);
+	snprintf(w->group, sizeof(w->group), "csvfs-%016" PRIx64, w->geo.lockspace);
+	snprintf(witness_group, sizeof(witness_group), "%s-w", w->group);
+	if (!rc)
+		rc = real_witness_start(w->lock_path, witness_group, w->incarnation, &w->witness, err);
 	if (!rc)
 		rc = real_fence_start(o->fence_conf, &fence, err);
 	w->fence_helper = fence;
@@ -231,6 +248,6 @@ void world_close(struct world *w)
 	loop_free(w->loop);
 	if (w->sched)
 		sched_free(w->sched);
-	if (w->lock_fd >= 0)
-		close(w->lock_fd);
+	real_witness_stop(w->witness, w->clean);
+	/* w->lock goes with the process, not before */
 }

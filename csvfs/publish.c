@@ -19,6 +19,8 @@
 void csvfs_set_dataplane(struct csvfs *fs, struct dp_table *t)
 {
 	fs->dp = t;
+	if (t && fs->state == CSVFS_WITHDRAWN)
+		dp_close_all(t, 0);	/* withdrawn before it was there: nothing passes */
 }
 
 /* The raw view of an image is one disk with it: the same gate, a map of its own (cut at the disk's size). */

@@ -18,8 +18,8 @@
  *
  * Invariants
  *  RC1 FENCED is set only with one of: the life's own word after its last write (message, or its slot-state block), an agent's
- *      confirmation, its process gone from a living node (R15), another life of the same node in the present quorate view (csvfsd holds
- *      a lock of its node while it lives).
+ *      confirmation, its process's witness (R15; what the cluster engine says of a process is none: real_witness.c), another life of
+ *      the same node in the present quorate view (csvfsd holds a lock of its node until its last I/O is over).
  *  RC2 REPLAYED only after FENCED and: no slot is ACTIVE for that life, or its log was replayed, flushed, and the slot set FREE durably.
  *  RC4 Nobody writes the homes of a log that another may still be replaying.  A member announces what it is replaying in every view, and
  *      the coordinator starts only after every member has announced in the present one and none claims that log.  A replayer that
@@ -426,9 +426,22 @@ static void on_procdown(void *arg, struct cluster_node who)
 
 	if (!n)
 		return;
-	rcv_set_fenced(n, CSV_PROOF_PROCESS);	/* said to all at the next view */
-	fs_log(r->fs, LOG_L_NOTE, "node %u: its process is gone, its I/O with it", who.nodeid);
+	if (!n->fenced)
+		fs_log(r->fs, LOG_L_NOTE, "node %u: its process is gone, its I/O with it", who.nodeid);
+	rcv_set_fenced(n, CSV_PROOF_PROCESS);
+	rcv_announce(r);		/* without a view: at the next */
 	rcv_kick(r);
+}
+
+static void on_ended(void *arg, struct cluster_node who)
+{
+	struct recover *r = arg;
+	struct rcv_node *n = rcv_get(r, who);
+
+	if (!n)
+		return;
+	n->ended_ns = fs_now_ns(r->fs);
+	fs_log(r->fs, LOG_L_NOTE, "node %u: its process ended, or its corosync is being stopped", who.nodeid);
 }
 
 static void on_cluster_lost(void *arg, int err)
@@ -500,7 +513,8 @@ int recover_init(struct csvfs *fs)
 		return -ENOMEM;
 	r->fs = fs;
 	CDS_INIT_LIST_HEAD(&r->nodes);
-	r->user = (struct cluster_user){ .suspend = on_suspend, .view = on_view, .msg = on_msg, .procdown = on_procdown, .lost = on_cluster_lost, .arg = r };
+	r->user = (struct cluster_user){ .suspend = on_suspend, .view = on_view, .msg = on_msg, .procdown = on_procdown, .ended = on_ended,
+					  .lost = on_cluster_lost, .arg = r };
 	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .purged = on_dlm_purged, .arg = r };
 	fs->rcv = r;
 	return 0;

@@ -9,6 +9,7 @@
 #define RCV_BACKOFF_FIRST_MS 1000u
 #define RCV_BACKOFF_MAX_MS 30000u
 #define RCV_KEEP_DONE 64u		/* finished recoveries remembered */
+#define RCV_WITNESS_MS 3000u		/* for the word of a dead process's witness; then the agent */
 
 /* What is known of one life of a node.  The three facts only ever become true. */
 struct rcv_node {
@@ -27,6 +28,7 @@ struct rcv_node {
 	bool replaying;			/* here, now */
 	struct coro *worker;		/* looks after it here */
 	void *fencing;			/* request to the agent that the worker waits for */
+	uint64_t ended_ns;		/* the engine says that its process ended: its witness may speak; 0: not said */
 	struct waitq wq;		/* of the worker */
 	struct csvfs_recovery_info info;
 };

@@ -127,6 +127,17 @@ static int find_slot(struct rcv_node *n, uint32_t *ret_slot, bool *ret_released,
 	return 0;
 }
 
+/* A process that died on a living node has a witness there: fencing the node for it would be much. */
+static void hear_witness(struct rcv_node *n)
+{
+	uint64_t now = fs_now_ns(n->rcv->fs), end = n->ended_ns + RCV_WITNESS_MS * NS_PER_MS;
+
+	while (n->ended_ns && !n->fenced && worker_goes_on(n) && now < end) {
+		worker_sleep(n, (uint32_t)((end - now + NS_PER_MS - 1) / NS_PER_MS));
+		now = fs_now_ns(n->rcv->fs);
+	}
+}
+
 static int prove(struct rcv_node *n)
 {
 	struct recover *r = n->rcv;
@@ -147,6 +158,12 @@ static int prove(struct rcv_node *n)
 		if (!ret && released) {
 			kind = CSV_PROOF_RELEASE;
 		} else {
+			hear_witness(n);
+			if (n->fenced)
+				return 0;
+			v = cluster_current(fs->env->cluster);
+			if (!worker_goes_on(n) || (v && cluster_view_find(v, n->who.nodeid)))
+				return -EINTR;	/* begun anew; with the proof of a new life, if there is one */
 			ret = fence(n);
 			if (ret < 0)
 				return ret;

@@ -40,9 +40,13 @@ static void withdraw_coro(void *arg)
 	uint64_t start = fs_now_ns(fs);
 
 	if (drain(fs, start + DRAIN_MS * NS_PER_MS)) {
-		recover_announce_gone(fs, fs->slot == CSV_NO_SLOT ? CSV_PROOF_RELEASE : CSV_PROOF_WITHDRAW, SAY_MS);
-		fs_log(fs, LOG_L_NOTE, "volume %s: I/O drained after %" PRIu64 " ms, the others were told", fs->geo.label,
-		       (uint64_t)((fs_now_ns(fs) - start) / NS_PER_MS));
+		uint64_t ms = (fs_now_ns(fs) - start) / NS_PER_MS;
+
+		if (!recover_announce_gone(fs, fs->slot == CSV_NO_SLOT ? CSV_PROOF_RELEASE : CSV_PROOF_WITHDRAW, SAY_MS))
+			fs_log(fs, LOG_L_NOTE, "volume %s: I/O drained after %" PRIu64 " ms, the others were told", fs->geo.label, ms);
+		else
+			fs_log(fs, LOG_L_WARN, "volume %s: I/O drained after %" PRIu64 " ms, but the others cannot be told: they must fence this node",
+			       fs->geo.label, ms);
 	} else {
 		fs_log(fs, LOG_L_ERR, "volume %s: %u requests still in flight after %u ms: leaving without a proof, the others must fence this node",
 		       fs->geo.label, fs->env->blk->inflight, DRAIN_MS);

@@ -8,18 +8,21 @@
  *
  *	MS up NODE incarnation I token MS consensus MS crypto 0|1
  *	MS view RING MEMBERS            MEMBERS: 1:INCARNATION,2:INCARNATION,...
- *	MS suspend | procdown N:I | lost TEXT | fenced N MS | unfenced N TEXT
+ *	MS suspend | ended N:I | procdown N:I | lost TEXT | fenced N MS | unfenced N TEXT
  *	MS got ordered N mesh N         totals, every second
  *	MS ERROR TEXT
  *
  * MS is CLOCK_BOOTTIME in milliseconds: the same for all nodes of a lab.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "utils/base/base.h"
@@ -171,6 +174,12 @@ static void on_procdown(void *arg, struct cluster_node who)
 	say(arg, "procdown %u:%" PRIx64, who.nodeid, who.incarnation);
 }
 
+static void on_ended(void *arg, struct cluster_node who)
+{
+	((struct probe *)arg)->dead = who;	/* its witness will speak: not fenced */
+	say(arg, "ended %u:%" PRIx64, who.nodeid, who.incarnation);
+}
+
 static void on_lost(void *arg, int err)
 {
 	say(arg, "lost %s", strerror(-err));
@@ -205,7 +214,10 @@ static int die(const struct csv_err *err)
 int main(int argc, char **argv)
 {
 	static struct probe p;
-	struct cluster_user u = { on_suspend, on_view, on_ordered, on_procdown, on_lost, &p };
+	struct cluster_user u = { on_suspend, on_view, on_ordered, on_procdown, on_lost, &p, on_ended };
+	struct real_witness *witness;
+	char lock[64], witness_group[64];
+	int lock_fd;
 	struct csv_err err = CSV_ERR_INIT;
 	struct cluster_facts facts;
 	struct rnd_port rnd;
@@ -215,12 +227,21 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: envprobe GROUP [FENCE.CONF]\n");
 		return 2;
 	}
+	real_rnd_init(&rnd);
+	life = rnd.u64(&rnd) | 1;
+	snprintf(lock, sizeof(lock), "/run/envprobe-%.20s.lock", argv[1]);
+	snprintf(witness_group, sizeof(witness_group), "%.20s-w", argv[1]);
+	lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (lock_fd < 0 || flock(lock_fd, LOCK_EX | LOCK_NB) || !lock_into_memory(lock_fd)) {
+		fprintf(stderr, "envprobe: %s: %s\n", lock, strerror(errno));
+		return 1;
+	}
+	if (real_witness_start(lock, witness_group, life, &witness, &err) < 0)
+		return die(&err);
 	if (argc == 3 && real_fence_start(argv[2], &p.fence_proc, &err) < 0)
 		return die(&err);
 	signal(SIGPIPE, SIG_IGN);
 	real_clock_init(&p.clk);
-	real_rnd_init(&rnd);
-	life = rnd.u64(&rnd) | 1;
 	p.log = (struct logger){ log_write, LOG_L_DEBUG };
 	p.s = sched_new(&p.clk);
 	if (!p.s || loop_new(p.s, &p.l, &err) < 0 || cluster_facts_read(&facts, &err) < 0 ||

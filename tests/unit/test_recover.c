@@ -138,6 +138,67 @@ START_TEST(a_dead_process_on_a_living_node_needs_no_fence)
 }
 END_TEST
 
+/* corosync, stopped on node 1, says PROCDOWN of its daemon, which may live and write. */
+START_TEST(the_engines_word_about_a_process_is_no_proof)
+{
+	uint64_t t0;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 6);
+	cw_n(2)->raw->process_ended(cw_n(2)->raw_arg, 1);
+	t0 = cw.clk.now_ns;
+	cw_power_cut(1);
+	ck_assert_uint_eq(get(2), 6);
+	ck_assert_uint_eq(cw.fence_calls, 1);
+	ck_assert_uint_ge(cw.clk.now_ns - t0, 3 * NS_PER_SEC);	/* time for its witness */
+	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).proof_kind, CSV_PROOF_AGENT);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(the_witness_of_a_dead_process_is_a_proof_for_its_life_alone)
+{
+	uint64_t life;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	set(1, 6);
+	life = cw_n(1)->incarnation;
+	cw_n(2)->raw->process_ended(cw_n(2)->raw_arg, 1);
+	cw_power_cut(1);
+	settle(500);
+	cw_n(2)->raw->process_gone(cw_n(2)->raw_arg, 1, life + 1);
+	settle(500);
+	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).state, CSV_SLOT_ACTIVE);
+	cw_n(2)->raw->process_gone(cw_n(2)->raw_arg, 1, life);
+	ck_assert_uint_eq(get(2), 6);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).proof_kind, CSV_PROOF_PROCESS);
+	cw_teardown();
+}
+END_TEST
+
+/* A node that is up for months: what it knows of lives long over must leave room for what matters. */
+START_TEST(recovery_works_after_any_number_of_lives_that_left_in_order)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	for (uint64_t i = 1; i <= 300; i++) {
+		cw_n(2)->raw->process_gone(cw_n(2)->raw_arg, 3, 1000000 + i);
+		cw_new_ring();
+		settle(20);
+	}
+	set(1, 6);
+	cw_power_cut(1);
+	ck_assert_uint_eq(get(2), 6);
+	cw_teardown();
+}
+END_TEST
+
 START_TEST(a_new_life_of_the_same_node_proves_the_old_one_gone)
 {
 	cw_setup();
@@ -475,6 +536,9 @@ END_TEST
 UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay),
 	  UNIT_TEST(failed_fencing_is_told_and_tried_again_until_it_succeeds),
 	  UNIT_TEST(a_dead_process_on_a_living_node_needs_no_fence),
+	  UNIT_TEST(the_engines_word_about_a_process_is_no_proof),
+	  UNIT_TEST(the_witness_of_a_dead_process_is_a_proof_for_its_life_alone),
+	  UNIT_TEST(recovery_works_after_any_number_of_lives_that_left_in_order),
 	  UNIT_TEST(a_new_life_of_the_same_node_proves_the_old_one_gone),
 	  UNIT_TEST(a_clean_unmount_needs_neither_fence_nor_replay),
 	  UNIT_TEST(after_the_last_unmount_everything_is_home_and_all_slots_are_free),

@@ -561,6 +561,32 @@ static void raw_procdown(void *arg, uint32_t nodeid)
 			c->user[i].procdown(c->user[i].arg, who);
 }
 
+static void raw_process_ended(void *arg, uint32_t nodeid)
+{
+	struct cluster *c = arg;
+	struct member *m = find(c->m, c->n, nodeid);
+	struct cluster_node who;
+
+	if (c->lost || !m || !m->incarnation)
+		return;
+	who = (struct cluster_node){ nodeid, m->incarnation };
+	for (int i = 0; i < CHAN_MAX; i++)
+		if (c->registered[i] && c->user[i].ended)
+			c->user[i].ended(c->user[i].arg, who);
+}
+
+static void raw_process_gone(void *arg, uint32_t nodeid, uint64_t incarnation)
+{
+	struct cluster *c = arg;
+	struct cluster_node who = { nodeid, incarnation };
+
+	if (c->lost || !nodeid || !incarnation || (nodeid == c->port->self && incarnation == c->incarnation))
+		return;
+	for (int i = 0; i < CHAN_MAX; i++)
+		if (c->registered[i] && c->user[i].procdown)
+			c->user[i].procdown(c->user[i].arg, who);
+}
+
 static void raw_lost(void *arg, int err)
 {
 	engine_lost(arg, err);
@@ -572,6 +598,8 @@ static const struct cluster_raw_events raw_events = {
 	.quorum = raw_quorum,
 	.msg = raw_msg,
 	.procdown = raw_procdown,
+	.process_ended = raw_process_ended,
+	.process_gone = raw_process_gone,
 	.lost = raw_lost,
 };
 

@@ -62,6 +62,13 @@ struct cluster_raw_events {
 	 * Comes before the members() that does not have it any more.
 	 */
 	void (*procdown)(void *arg, uint32_t nodeid);
+	/*
+	 * For engines whose word is not enough: the process of `nodeid` ended, or seems to; whether its I/O did is told by
+	 * process_gone(), soon or never.  Comes before the members() that does not have it any more.
+	 */
+	void (*process_ended)(void *arg, uint32_t nodeid);
+	/* A proof as procdown(), for exactly this life; at any time. */
+	void (*process_gone)(void *arg, uint32_t nodeid, uint64_t incarnation);
 	/* The engine itself is gone (corosync died): suspend, then withdraw or reconnect. */
 	void (*lost)(void *arg, int err);
 };
@@ -87,9 +94,10 @@ struct cluster_user {
 	void (*view)(void *arg, const struct cluster_view *v);
 	/* from is a member of the current usable view.  Bounded by CLUSTER_MSG_MAX.  Borrowed for the call. */
 	void (*msg)(void *arg, struct cluster_node from, const void *buf, size_t len);
-	void (*procdown)(void *arg, struct cluster_node who);
+	void (*procdown)(void *arg, struct cluster_node who);	/* proof: at any time, also without a view */
 	void (*lost)(void *arg, int err);
 	void *arg;
+	void (*ended)(void *arg, struct cluster_node who);	/* its process, it seems; no proof, that may follow by procdown() */
 };
 
 /* Borrowed: sched, port.  `incarnation` is ours. */

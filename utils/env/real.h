@@ -38,10 +38,27 @@ struct cluster_facts {
 int cluster_facts_read(struct cluster_facts *ret, struct csv_err *err);
 /*
  * A member of process group `group` (libcpg model V1, libquorum model V1); joins at ops->start.  Owner: the caller, real_cluster_free()
- * after ops->stop.  Borrowed: loop, log.  The descriptor of libcpg closes only after the kernel waited for this process's I/O (R15).
+ * after ops->stop.  Borrowed: loop, log.  Listens to the witnesses of the other nodes too (group name + "-w").
  */
 int real_cluster_new(struct loop *l, struct logger *log, const char *group, struct cluster_port **ret, struct csv_err *err);
 void real_cluster_free(struct cluster_port *p);
+
+/* ---- the witness (real_witness.c) ---------------------------------------------------------------------------------------- */
+
+/*
+ * The lock (flock) on `fd` is from now on held by a mapping alone and `fd` is closed: it falls when the process's memory does, which
+ * is after the end of its libaio.  munmap(p, LOCK_MAP_BYTES) gives it up.  NULL: errno, fd still open.
+ */
+#define LOCK_MAP_BYTES 4096u
+void *lock_into_memory(int fd);
+struct real_witness;
+/*
+ * Forks the process that tells `group` of this life's end once the lock on lock_path is free; before any thread and before the
+ * volume is opened.  lock_path is locked by lock_into_memory().
+ */
+int real_witness_start(const char *lock_path, const char *group, uint64_t incarnation, struct real_witness **ret, struct csv_err *err);
+/* clean: the others know from ourselves that we are gone; else it speaks when this process has ended.  NULL allowed. */
+void real_witness_stop(struct real_witness *w, bool clean);
 
 /* ---- TCP between members (real_link.c) --------------------------------------------------------------------------------- */
 

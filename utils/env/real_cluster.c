@@ -5,7 +5,8 @@
  *  RC1 The library's callbacks come from its dispatch in our descriptor callback, so never inside start() or send().
  *  RC2 corosync tells a group change before the ring change it belongs to, or alone when only a process came or went.  Every
  *      totem() is therefore followed by members() with the group as it is, and members() before the first totem() waits for it.
- *  RC3 A death notice (procdown) is passed on only when no other process of that node is in the group.
+ *  RC3 corosync says PROCDOWN of a process that died, and of every process when it is itself stopped, so it is passed on as
+ *      process_ended(); the proof is the word of that process's witness, which comes in a group of its own (real_witness.c).
  *
  * Joining can be refused for a moment while corosync itself forms a ring: a timer tries again, the control thread never waits.
  * Thread: the control thread.
@@ -13,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -24,6 +26,7 @@
 
 #include "utils/base/base.h"
 #include "utils/env/real.h"
+#include "utils/env/real_witness.h"
 
 #define RETRY_NS (50 * NS_PER_MS)
 
@@ -35,12 +38,12 @@ struct rcluster {
 	struct logger *log;
 	const struct cluster_raw_events *ev;
 	void *arg;
-	struct cpg_name group;
-	cpg_handle_t cpg;
+	struct cpg_name group, witness_group;
+	cpg_handle_t cpg, witness;
 	quorum_handle_t quorum;
-	bool have_cpg, have_quorum;	/* handles to be finalized */
-	int cpg_fd, quorum_fd;		/* in the loop when >= 0 */
-	bool started, joined, tracking, dead, waited;
+	bool have_cpg, have_witness, have_quorum;	/* handles to be finalized */
+	int cpg_fd, witness_fd, quorum_fd;	/* in the loop when >= 0 */
+	bool started, listening, joined, tracking, dead, waited;
 	struct timer retry;
 	bool have_ring;
 	unsigned n;
@@ -136,7 +139,7 @@ static void on_confchg(cpg_handle_t h, const struct cpg_name *group, const struc
 		       left[i].reason);
 		if (c->have_ring && left[i].reason == CPG_REASON_PROCDOWN && left[i].nodeid != c->port.self &&
 		    !node_in_group(c, left[i].nodeid))
-			c->ev->procdown(c->arg, left[i].nodeid);
+			c->ev->process_ended(c->arg, left[i].nodeid);
 	}
 	if (c->have_ring && !c->dead)
 		tell_members(c);
@@ -165,6 +168,24 @@ static void on_deliver(cpg_handle_t h, const struct cpg_name *group, uint32_t no
 	if (cpg_context_get(h, (void **)&c) != CS_OK || c->dead || !c->started || !c->have_ring)
 		return;
 	c->ev->msg(c->arg, nodeid, msg, len);
+}
+
+static void on_witness(cpg_handle_t h, const struct cpg_name *group, uint32_t nodeid, uint32_t pid, void *msg, size_t len)
+{
+	struct witness_msg m;
+	struct rcluster *c;
+
+	(void)group;
+	if (cpg_context_get(h, (void **)&c) != CS_OK || c->dead || !c->started)
+		return;
+	if (len == sizeof(m))
+		memcpy(&m, msg, sizeof(m));
+	if (len != sizeof(m) || le32_get(m.magic) != WITNESS_MAGIC || !le64_get(m.incarnation)) {
+		log_to(c->log, LOG_L_WARN, "group %s: node %u process %u: message of %zu bytes is malformed: ignored", c->witness_group.value,
+		       nodeid, pid, len);
+		return;
+	}
+	c->ev->process_gone(c->arg, nodeid, le64_get(m.incarnation));
 }
 
 static void on_quorum(quorum_handle_t h, uint32_t quorate, struct quorum_ring_id ring, uint32_t n, const uint32_t *members)
@@ -213,6 +234,19 @@ static int on_cpg_fd(void *arg, int fd, int revents)
 	return rc;
 }
 
+static int on_witness_fd(void *arg, int fd, int revents)
+{
+	struct rcluster *c = arg;
+	int rc;
+
+	(void)fd;
+	(void)revents;
+	rc = dispatch(c, cpg_dispatch(c->witness, CS_DISPATCH_ALL), "group of witnesses");
+	if (rc < 0)
+		c->witness_fd = -1;
+	return rc;
+}
+
 static int on_quorum_fd(void *arg, int fd, int revents)
 {
 	struct rcluster *c = arg;
@@ -232,7 +266,11 @@ static void try_join(struct rcluster *c)
 {
 	cs_error_t rc = CS_OK;
 
-	if (!c->joined) {
+	if (!c->listening) {
+		rc = cpg_join(c->witness, &c->witness_group);
+		c->listening = rc == CS_OK;
+	}
+	if (c->listening && !c->joined) {
 		rc = cpg_join(c->cpg, &c->group);
 		c->joined = rc == CS_OK;
 	}
@@ -257,6 +295,42 @@ static void on_retry(struct timer *t)
 	try_join(container_of(t, struct rcluster, retry));
 }
 
+static void unwatch(struct rcluster *c, int *fd)
+{
+	if (*fd >= 0)
+		loop_del_fd(c->loop, *fd);
+	*fd = -1;
+}
+
+static int watch(struct rcluster *c, int fd, int (*fn)(void *arg, int fd, int revents), int *ret_fd)
+{
+	int rc;
+
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	rc = loop_add_fd(c->loop, fd, POLLIN, fn, c);
+	if (!rc)
+		*ret_fd = fd;
+	return rc;
+}
+
+static int watch_all(struct rcluster *c)
+{
+	int cpg, witness, quorum, rc;
+
+	if (cpg_fd_get(c->cpg, &cpg) != CS_OK || cpg_fd_get(c->witness, &witness) != CS_OK || quorum_fd_get(c->quorum, &quorum) != CS_OK)
+		return -ECONNRESET;
+	rc = watch(c, cpg, on_cpg_fd, &c->cpg_fd);
+	if (!rc)
+		rc = watch(c, witness, on_witness_fd, &c->witness_fd);
+	if (!rc)
+		rc = watch(c, quorum, on_quorum_fd, &c->quorum_fd);
+	if (rc < 0) {
+		unwatch(c, &c->cpg_fd);
+		unwatch(c, &c->witness_fd);
+	}
+	return rc;
+}
+
 static int rcluster_start(struct cluster_port *p, const struct cluster_raw_events *ev, void *arg)
 {
 	struct rcluster *c = rc_of(p);
@@ -269,21 +343,9 @@ static int rcluster_start(struct cluster_port *p, const struct cluster_raw_event
 	c->arg = arg;
 	c->have_ring = c->waited = false;
 	c->n = 0;
-	if (cpg_fd_get(c->cpg, &c->cpg_fd) != CS_OK || quorum_fd_get(c->quorum, &c->quorum_fd) != CS_OK)
-		return -ECONNRESET;
-	fcntl(c->cpg_fd, F_SETFD, FD_CLOEXEC);
-	fcntl(c->quorum_fd, F_SETFD, FD_CLOEXEC);
-	rc = loop_add_fd(c->loop, c->cpg_fd, POLLIN, on_cpg_fd, c);
-	if (rc < 0) {
-		c->cpg_fd = c->quorum_fd = -1;
+	rc = watch_all(c);
+	if (rc < 0)
 		return rc;
-	}
-	rc = loop_add_fd(c->loop, c->quorum_fd, POLLIN, on_quorum_fd, c);
-	if (rc < 0) {
-		loop_del_fd(c->loop, c->cpg_fd);
-		c->cpg_fd = c->quorum_fd = -1;
-		return rc;
-	}
 	c->started = true;
 	/* Through the timer: what fails there is told by lost(), not inside this call. */
 	timer_set(loop_sched(c->loop), &c->retry, 0);
@@ -311,16 +373,16 @@ static void rcluster_stop(struct cluster_port *p)
 		return;
 	c->started = false;
 	timer_del(loop_sched(c->loop), &c->retry);
-	if (c->cpg_fd >= 0)
-		loop_del_fd(c->loop, c->cpg_fd);
-	if (c->quorum_fd >= 0)
-		loop_del_fd(c->loop, c->quorum_fd);
-	c->cpg_fd = c->quorum_fd = -1;
+	unwatch(c, &c->cpg_fd);
+	unwatch(c, &c->witness_fd);
+	unwatch(c, &c->quorum_fd);
 	if (c->tracking && !c->dead)
 		quorum_trackstop(c->quorum);
 	if (c->joined && !c->dead)
 		cpg_leave(c->cpg, &c->group);
-	c->joined = c->tracking = false;
+	if (c->listening && !c->dead)
+		cpg_leave(c->witness, &c->witness_group);
+	c->listening = c->joined = c->tracking = false;
 }
 
 static const struct cluster_port_ops rcluster_ops = { rcluster_start, rcluster_send, rcluster_stop };
@@ -343,6 +405,7 @@ int real_cluster_new(struct loop *l, struct logger *log, const char *group, stru
 		.cpg_totem_confchg_fn = on_totem,
 		.flags = CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF,
 	};
+	cpg_model_v1_data_t witness_model = { .model = CPG_MODEL_V1, .cpg_deliver_fn = on_witness };
 	quorum_model_v1_data_t quorum_model = {
 		.model = QUORUM_MODEL_V1,
 		.quorum_notify_fn = on_quorum,
@@ -358,21 +421,27 @@ int real_cluster_new(struct loop *l, struct logger *log, const char *group, stru
 	c->loop = l;
 	c->log = log;
 	c->port.ops = &rcluster_ops;
-	c->cpg_fd = c->quorum_fd = -1;
+	c->cpg_fd = c->witness_fd = c->quorum_fd = -1;
 	timer_init(&c->retry, on_retry);
 	c->group.length = strlen(group);
-	if (!c->group.length || c->group.length >= CPG_MAX_NAME_LENGTH) {
+	c->witness_group.length = c->group.length + strlen(WITNESS_SUFFIX);
+	if (!c->group.length || c->witness_group.length >= CPG_MAX_NAME_LENGTH) {
 		free(c);
-		return csv_err_set(err, -EINVAL, "process group '%s': 1 to %d bytes are allowed", group, CPG_MAX_NAME_LENGTH - 1);
+		return csv_err_set(err, -EINVAL, "process group '%s': 1 to %zu bytes are allowed", group,
+				   CPG_MAX_NAME_LENGTH - 1 - strlen(WITNESS_SUFFIX));
 	}
 	memcpy(c->group.value, group, c->group.length);
+	snprintf(c->witness_group.value, sizeof(c->witness_group.value), "%s" WITNESS_SUFFIX, group);
 	rc = cpg_model_initialize(&c->cpg, CPG_MODEL_V1, (cpg_model_data_t *)&cpg_model, c);
 	if (rc != CS_OK) {
 		free(c);
 		return cannot(err, rc, "process groups");
 	}
 	c->have_cpg = true;
-	rc = cpg_local_get(c->cpg, &self);
+	rc = cpg_model_initialize(&c->witness, CPG_MODEL_V1, (cpg_model_data_t *)&witness_model, c);
+	c->have_witness = rc == CS_OK;
+	if (rc == CS_OK)
+		rc = cpg_local_get(c->cpg, &self);
 	if (rc == CS_OK)
 		rc = quorum_model_initialize(&c->quorum, QUORUM_MODEL_V1, (quorum_model_data_t *)&quorum_model, &quorum_type, c);
 	if (rc != CS_OK) {
@@ -400,6 +469,8 @@ void real_cluster_free(struct cluster_port *p)
 	rcluster_stop(p);
 	if (c->have_quorum)
 		quorum_finalize(c->quorum);
+	if (c->have_witness)
+		cpg_finalize(c->witness);
 	if (c->have_cpg)
 		cpg_finalize(c->cpg);
 	free(c);
