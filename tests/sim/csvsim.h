@@ -12,6 +12,7 @@
 
 #include "csvfs/csvfs.h"
 #include "csvfs/dataplane.h"
+#include "csvfs/format.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_net.h"
 
@@ -125,6 +126,8 @@ struct cs_sim {
 	struct sim_disk *disk;
 	struct sim_disk_config cfg;
 	struct cs_node node[SIM_NODES_MAX + 1];
+	struct csv_geom geo;
+	struct cluster_node slot[CSV_SLOTS_MAX];	/* ACTIVE for whom, on the disk */
 	uint64_t root, dir[CS_DIRS];
 	struct cs_name name[CS_DIRS][CS_NAMES];
 	struct cs_file file[CS_FILES];
@@ -211,6 +214,7 @@ void cs_oracle_step(void *arg);
 void cs_oracle_down(struct cs_node *n);
 void cs_oracle_fenced(struct cs_sim *s, struct cluster_node who);
 void cs_oracle_write(void *arg, unsigned node, uint64_t life, uint64_t off, uint32_t len);
+void cs_oracle_slots(struct cs_sim *s);
 bool cs_check_store(struct cs_sim *s, struct sim_store *st, const char *when);
 void cs_check_now(struct cs_sim *s, const char *when);	/* the disk as it is, and with a loss of power */
 

@@ -114,7 +114,7 @@ void cs_oracle_fenced(struct cs_sim *s, struct cluster_node who)
 	ghosts_drop(s, l);
 }
 
-struct ghosts { struct cs_sim *s; struct cluster_node who; bool fenced; };
+struct ghosts { struct cs_sim *s; struct cluster_node who; bool fenced, replayed; };
 
 static bool ghost_add(void *arg, const struct glock_info *i)
 {
@@ -122,7 +122,7 @@ static bool ghost_add(void *arg, const struct glock_info *i)
 	struct cs_sim *s = g->s;
 
 	/* The lock of a slot is asked for past phantoms: recovery's own rules guard it. */
-	if (i->mode == DLM_NL || i->owner.type == CSV_OWN_SLOT || (g->fenced && i->mode < DLM_PW))
+	if (i->mode == DLM_NL || i->owner.type == CSV_OWN_SLOT || (i->mode < DLM_PW ? g->fenced : g->replayed))
 		return true;
 	if (s->n_ghost == s->cap_ghost) {
 		s->cap_ghost = s->cap_ghost ? 2 * s->cap_ghost : 256;
@@ -135,7 +135,8 @@ static bool ghost_add(void *arg, const struct glock_info *i)
 
 void cs_oracle_down(struct cs_node *n)
 {
-	struct ghosts g = { n->sim, n->self, life_of(n->sim, n->self)->fenced };
+	const struct cs_life *l = life_of(n->sim, n->self);
+	struct ghosts g = { n->sim, n->self, l->fenced, l->replayed };
 
 	if (n->seen && n->seen->state != CSVFS_WITHDRAWN && n->seen->glocks)
 		glock_walk(n->seen, ghost_add, &g);
@@ -150,19 +151,53 @@ static bool recovery_seen(void *arg, const struct csvfs_recovery_info *i)
 		l->replay_started = true;
 		cs_count(s, "op.replay");
 	}
-	if (i->replayed && !l->replayed) {
-		l->replayed = true;
+	if (i->replayed && i->slot == CSV_NO_SLOT && !l->replayed) {
+		l->replayed = true;	/* it had none */
 		ghosts_drop(s, l);
 	}
 	return true;
 }
 
+/*
+ * A slot that was ACTIVE for a life and is FREE now: its log has been replayed, its blocks are at home.  The announcement comes later,
+ * and who mounts may go by the slot.
+ */
+static void slot_written(struct cs_sim *s, uint32_t slot)
+{
+	struct cluster_node *was = &s->slot[slot];
+	struct csv_slot_info i;
+	void *block = blk_alloc(CSV_BLOCK_SIZE);
+
+	csv_assert(block);
+	sim_store_read(sim_disk_store(s->disk), csv_slot_blk(&s->geo, slot) << CSV_BLOCK_SHIFT, block, CSV_BLOCK_SIZE);
+	if (csv_slot_decode(&s->geo, slot, block, &i, NULL) < 0) {
+		cs_fail(s, "R10: slot-state block %u is torn", slot);
+	} else if (i.state == CSV_SLOT_FREE && was->nodeid) {
+		struct cs_life *l = life_of(s, *was);
+
+		l->replayed = true;
+		ghosts_drop(s, l);
+	}
+	*was = i.state == CSV_SLOT_ACTIVE ? (struct cluster_node){ i.nodeid, i.incarnation } : (struct cluster_node){ 0 };
+	free(block);
+}
+
 /* ---- G3 ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* After a loss of power slots are what the platter says. */
+void cs_oracle_slots(struct cs_sim *s)
+{
+	for (uint32_t i = 0; i < s->geo.slots; i++)
+		slot_written(s, i);
+}
 
 void cs_oracle_write(void *arg, unsigned node, uint64_t world_life, uint64_t off, uint32_t len)
 {
 	struct cs_sim *s = arg;
 
+	for (uint32_t i = 0; i < s->geo.slots; i++)
+		if (off == csv_slot_blk(&s->geo, i) << CSV_BLOCK_SHIFT)
+			slot_written(s, i);
 	for (unsigned i = 0; i < s->n_life; i++) {
 		const struct cs_life *l = &s->life[i];
 

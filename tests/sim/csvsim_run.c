@@ -16,20 +16,20 @@
 
 /* ---- a new volume --------------------------------------------------------------------------------------------------------- */
 
-struct making { struct blk *b; struct csvfs_mkfs_options o; int ret; struct csv_err err; };
+struct making { struct blk *b; struct csvfs_mkfs_options o; struct csv_geom *geo; int ret; struct csv_err err; };
 
 static void mkfs_coro(void *arg)
 {
 	struct making *m = arg;
 
-	m->ret = csvfs_mkfs(m->b, &m->o, NULL, &m->err);
+	m->ret = csvfs_mkfs(m->b, &m->o, m->geo, &m->err);
 }
 
 static void make_volume(struct cs_sim *s)
 {
 	struct sched *sched = sched_new(sim_world_clock(s->w, 1));
 	struct making m = { .o = { .label = "sim", .slots = s->opt.nodes + s->seed % 2, .journal_mib = 4, .uuid = { 1, 2, 3 }, .hash_key = { 4 } },
-			    .err = CSV_ERR_INIT };
+			    .geo = &s->geo, .err = CSV_ERR_INIT };
 
 	csv_assert(sched);
 	m.b = sim_store_blk(sim_disk_store(s->disk), sched);
@@ -101,6 +101,7 @@ static void power_cut_all(struct cs_sim *s)
 		cs_count(s, "fault.array_power_loss");
 		sim_disk_power_loss(s->disk);
 		cs_data_power_loss(s);
+		cs_oracle_slots(s);
 	}
 	for (unsigned i = 1; i <= s->opt.nodes; i++)
 		sim_net_boot_later(s->net, i);
