@@ -200,6 +200,7 @@ int recover_at_mount(struct csvfs *fs, struct csv_err *err);
 int recover_announce_gone(struct csvfs *fs, enum csv_proof kind, uint32_t ms);
 /* Waits until every member of a usable view has told what it knows: true when none has a proof against this life (R11). */
 bool recover_unfenced(struct csvfs *fs, uint64_t end_ns);
+bool recover_is_pending(const struct csvfs *fs);	/* members are being agreed on, or a lost node's locks still stand */
 bool recover_view_ok(const struct csvfs *fs);	/* usable view and the lock tables are complete */
 
 /* What csvctl shows: the latest recoveries, oldest first; times are clock_mono_ns, 0: not yet. */

@@ -391,15 +391,23 @@ static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t h
 
 int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
 {
-	int err = -EBUSY;
+	unsigned rounds = 0;
+	int err;
 
-	/* A lock that is only cached elsewhere goes soon after it was asked for. */
-	for (unsigned i = 0; err == -EBUSY && i < CANDIDATE_ROUNDS && !fs_check(fs); i++) {
-		if (i)
-			coro_sleep_ns(fs->env->sched, CANDIDATE_PAUSE_NS);
+	/*
+	 * A lock that is only cached elsewhere goes soon after it was asked for; that of a lost node (after two losses: of any number) when
+	 * it has been recovered, however long that takes.
+	 */
+	for (;;) {
 		err = candidate_round(fs, resv, hint_blk, open, ret);
+		rounds = recover_is_pending(fs) ? 0 : rounds + 1;
+		if (err != -EBUSY || fs_check(fs) || rounds >= CANDIDATE_ROUNDS)
+			break;
+		if (coro_cancelled(fs->env->sched))
+			return -EINTR;
+		coro_sleep_ns(fs->env->sched, CANDIDATE_PAUSE_NS);
 	}
-	return err;
+	return err == -EBUSY && fs_check(fs) ? -CSV_E_WITHDRAWN : err;
 }
 
 int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, const struct inode_init *init)

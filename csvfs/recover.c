@@ -64,6 +64,17 @@ bool recover_view_ok(const struct csvfs *fs)
 	return fs->rcv->view_ok;
 }
 
+bool recover_is_pending(const struct csvfs *fs)
+{
+	const struct rcv_node *n;
+
+	cds_list_for_each_entry(n, &fs->rcv->nodes, node) {
+		if (n->lost && !n->replayed)
+			return true;
+	}
+	return !fs->rcv->view_ok;
+}
+
 /* Has every member of the present view told what it knows? */
 static bool heard_all(const struct recover *r)
 {
