@@ -91,7 +91,7 @@ void cc_man(FILE *out)
 	for (size_t i = 0; i < cc_codes_n; i++)
 		fprintf(out, ".TP\n.B %d\n%s\n", cc_codes[i].code, cc_codes[i].text);
 	fputs(".SH FILES\n.TP\n.I /run/csvfs/*.lock\nwhich volumes were mounted on this node, and where\n.SH SEE ALSO\n"
-	      ".BR csvfsd (8),\n.BR mkfs.csvfs (8),\n.BR fsck.csvfs (8)\n", out);
+	      ".BR csvfs (7),\n.BR csvfsd (8),\n.BR mkfs.csvfs (8),\n.BR fsck.csvfs (8)\n", out);
 }
 
 /* ---- bash completion ------------------------------------------------------------------------------------------------------------ */

@@ -87,8 +87,18 @@ static enum cc_type type_by_key(const char *key)
 	return n > 3 && !strcmp(key + n - 3, "_ms") ? CC_MS : CC_INT;
 }
 
+/* Where a line begins: the first one of a list's item with a dash. */
+static void indent(int depth, bool *dash)
+{
+	if (*dash)
+		printf("%*s- ", depth * 2 - 2, "");
+	else
+		printf("%*s", depth * 2, "");
+	*dash = false;
+}
+
 /* Every key of an item, in the order it came. */
-static void print_pairs_at(const json_t *o, int depth)
+static void print_pairs_at(const json_t *o, int depth, bool dash)
 {
 	const char *key;
 	char text[1024];
@@ -99,14 +109,15 @@ static void print_pairs_at(const json_t *o, int depth)
 		bool flat = json_is_array(v) && json_is_string(json_array_get(v, 0));
 
 		if (json_is_object(v)) {
-			printf("%*s%s:\n", depth * 2, "", key);
-			print_pairs_at(v, depth + 1);
+			indent(depth, &dash);
+			printf("%s:\n", key);
+			print_pairs_at(v, depth + 1, false);
 		} else if (json_is_array(v) && !flat) {
-			printf("%*s%s:%s\n", depth * 2, "", key, json_array_size(v) ? "" : " none");
+			indent(depth, &dash);
+			printf("%s:%s\n", key, json_array_size(v) ? "" : " none");
 			json_array_foreach(v, i, e) {
 				if (json_is_object(e)) {
-					printf("%*s- \n", depth * 2 + 2, "");
-					print_pairs_at(e, depth + 2);
+					print_pairs_at(e, depth + 2, true);
 				} else {
 					cell(e, CC_INT, text, sizeof(text));
 					printf("%*s- %s\n", depth * 2 + 2, "", text);
@@ -114,7 +125,8 @@ static void print_pairs_at(const json_t *o, int depth)
 			}
 		} else {
 			cell(v, type_by_key(key), text, sizeof(text));
-			printf("%*s%-*s %s\n", depth * 2, "", 22 - depth * 2, key, text);
+			indent(depth, &dash);
+			printf("%-*s %s\n", 22 - depth * 2, key, text);
 		}
 	}
 }
@@ -179,7 +191,7 @@ void cc_print(const struct cc *cc)
 		json_array_foreach(items, i, v) {
 			if (i)
 				putchar('\n');
-			print_pairs_at(v, 0);
+			print_pairs_at(v, 0, false);
 		}
 		break;
 	}

@@ -18,6 +18,8 @@
 #include "utils/base/text.h"
 #include "utils/env/real.h"
 
+#include "config.h"
+
 struct tool {
 	const char *path, *what;
 	bool have_number;
@@ -386,7 +388,7 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "hV", longs, NULL)) != -1) {
 		switch (c) {
 		case 'h': usage(stdout); return 0;
-		case 'V': puts("csvfs-dump 0.1"); return 0;
+		case 'V': puts("csvfs-dump " PACKAGE_VERSION); return 0;
 		default: usage(stderr); return 2;
 		}
 	}

@@ -19,6 +19,8 @@
 #include "utils/base/text.h"
 #include "utils/env/real.h"
 
+#include "config.h"
+
 #define ALIVE_MS 3000u			/* csvfsd beats every 500 ms */
 #define PROGRESS_NS (200 * NS_PER_MS)
 
@@ -181,7 +183,7 @@ int main(int argc, char **argv)
 		case 'y': t.fix = true; break;
 		case 'f': break;
 		case 'h': usage(stdout); return FSCK_OK;
-		case 'V': puts("fsck.csvfs 0.1"); return FSCK_OK;
+		case 'V': puts("fsck.csvfs " PACKAGE_VERSION); return FSCK_OK;
 		default: usage(stderr); return FSCK_USAGE;
 		}
 	}

@@ -25,6 +25,8 @@
 #include "utils/base/text.h"
 #include "utils/env/real.h"
 
+#include "config.h"
+
 #define WATCH_MS 2000u			/* csvfsd beats every 500 ms */
 #define PROGRESS_NS (200 * NS_PER_MS)
 
@@ -280,7 +282,7 @@ int main(int argc, char **argv)
 			usage(stdout);
 			return 0;
 		case 'V':
-			puts("mkfs.csvfs 0.1");
+			puts("mkfs.csvfs " PACKAGE_VERSION);
 			return 0;
 		default:
 			usage(stderr);
