@@ -214,6 +214,23 @@ class Guest:
     def report(self):
         return self.ticks.ask("report")
 
+    def last_words(self):
+        """What somebody needs who asks why a guest stopped: state of QEMU, end of the console and of QEMU's own words."""
+        words = []
+        try:
+            words.append(f"QEMU says {self.qmp.execute('query-status', timeout=5)}")
+        except (qmplib.QmpError, OSError, AttributeError) as e:
+            words.append(f"QEMU does not answer: {e}, exit code {self.qemu.poll() if self.qemu else None}")
+        for name in ["console.log"] + [f"qemu{n}.log" for n in range(self.generation + 1)]:
+            try:
+                with open(os.path.join(self.dir, name), errors="replace") as f:
+                    text = f.read().strip()
+            except OSError:
+                continue
+            if text:
+                words.append(f"{name}: ... {text[-800:]}")
+        return f"guest {self.name} on {self.node}: " + "\n  ".join(words)
+
     def end(self):
         """Stop everything of the guest; harmless when it is gone already."""
         if self.qemu and self.qemu.poll() is None:
