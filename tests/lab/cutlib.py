@@ -159,8 +159,14 @@ class DaemonLog:
             return f.read()
 
     def find(self, pattern):
-        m = re.search(pattern, self.text())
-        return m
+        return re.search(pattern, self.text())
+
+    def when(self, pattern):
+        """CLOCK_MONOTONIC time, ns, of the first line with the pattern; 0: none."""
+        m = re.search(rf"^(\d+)\.(\d{{3}}) .*{pattern}", self.text(), re.MULTILINE)
+        if not m:
+            return 0
+        return int(m.group(1) + m.group(2)) * 1000000 - time.clock_gettime_ns(time.CLOCK_REALTIME) + now_ns()
 
 
 def cmap_ms(lab, node, key):
