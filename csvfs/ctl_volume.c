@@ -145,10 +145,10 @@ static json_t *members(struct ctl *c)
 	return a;
 }
 
-/* Milliseconds after the loss; null: not yet. */
+/* Milliseconds after the loss; null: not yet.  A life may say that it is gone before the others lose it. */
 static json_t *after(uint64_t t, uint64_t lost)
 {
-	return t ? json_integer(INT((t - lost) / NS_PER_MS)) : json_null();
+	return !t ? json_null() : json_integer(t > lost ? INT((t - lost) / NS_PER_MS) : 0);
 }
 
 struct recoveries { json_t *list; uint64_t now; };
