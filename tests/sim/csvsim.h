@@ -135,7 +135,9 @@ struct cs_sim {
 	unsigned n_append;		/* under way, or without an answer: their place is not known */
 	struct cs_append append[4096];
 	unsigned ops_left;
-	bool go, winding_down, quiet, check_due;
+	bool go, winding_down, quiet, check_due, in_branch;
+	unsigned branches_left;
+	uint64_t branch_ns;
 	struct cs_ghost *ghost;
 	unsigned n_ghost, cap_ghost;
 	struct cs_life life[CS_LIVES_MAX];

@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "csvfs/csvfs_internal.h"
 #include "csvfs/mkfs.h"
 #include "tests/sim/csvsim.h"
 #include "utils/base/base.h"
 
+#define BRANCH_SECONDS 120u
 #define CALM_NS (600 * NS_PER_SEC)	/* until everything that was asked for must have ended, once faults heal */
 
 /* ---- a new volume --------------------------------------------------------------------------------------------------------- */
@@ -89,10 +92,8 @@ static void setup(void *arg)
 
 /* ---- faults ----------------------------------------------------------------------------------------------------------------- */
 
-static void power_cut_all(struct cs_sim *s)
+static void power_cut_all(struct cs_sim *s, bool array)
 {
-	bool array = sim_world_chance(s->w, 2, 3);
-
 	cs_count(s, "fault.all_cut");
 	for (unsigned i = 1; i <= s->opt.nodes; i++)
 		if (sim_world_is_up(s->w, i))
@@ -142,7 +143,7 @@ static void next_fault(void *arg)
 		return;
 	switch (sim_world_below(s->w, 16)) {
 	case 0:
-		power_cut_all(s);
+		power_cut_all(s, sim_world_chance(s->w, 2, 3));
 		break;
 	case 1:
 		disk_fault(s);
@@ -282,19 +283,9 @@ static void leave_all(struct cs_sim *s)
 		cs_check_store(s, sim_disk_store(s->disk), "after unmounting everywhere");
 }
 
-static void work_phase(struct cs_sim *s)
+static void end_phase(struct cs_sim *s)
 {
-	char text[700];
-
-	s->last_op_ns = sim_world_now_ns(s->w);
-	s->go = true;
-	if (!s->opt.no_faults)
-		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns), next_fault, s);
-	sim_world_run(s->w, UINT64_MAX, ops_done, s);
-	if (!s->failed && s->ops_left) {
-		describe(s, text, sizeof(text));
-		cs_fail(s, "no operation has begun for %u s%s", (unsigned)(CALM_NS / NS_PER_SEC), text);
-	}
+	s->ops_left = 0;
 	s->winding_down = true;
 	sim_net_repair_all(s->net);
 	for (unsigned i = 1; i <= s->opt.nodes; i++) {
@@ -304,6 +295,85 @@ static void work_phase(struct cs_sim *s)
 		sim_disk_fail_at(s->disk, i, 0, 0);
 	}
 	phase(s, all_idle, "operations under way");
+	for (unsigned i = 1; i <= s->opt.nodes && !s->failed; i++)
+		if (!s->in_branch || i == 1 + s->seed % s->opt.nodes)
+			verify(s, i);
+	leave_all(s);
+}
+
+/* ---- what if ---------------------------------------------------------------------------------------------------------------------- */
+
+/* In a copy of the whole world: power goes now, for all, or for one; then everything heals and must be as the model says. */
+static void branch_child(struct cs_sim *s, int fd)
+{
+	unsigned node = 1 + (unsigned)sim_world_below(s->w, s->opt.nodes);
+
+	alarm(BRANCH_SECONDS);
+	s->in_branch = true;
+	if (sim_world_chance(s->w, 1, 4) && sim_world_is_up(s->w, node))
+		sim_net_power_cut(s->net, node);
+	else
+		power_cut_all(s, sim_world_chance(s->w, 3, 4));
+	end_phase(s);
+	fflush(stdout);
+	if (s->failed && write(fd, s->why, sizeof(s->why)) != (ssize_t)sizeof(s->why))
+		_exit(3);
+	_exit(s->failed ? 1 : 0);
+}
+
+static void branch(struct cs_sim *s)
+{
+	char why[sizeof(s->why)] = "";
+	int fd[2], status;
+	pid_t pid;
+
+	fflush(stdout);
+	csv_assert(pipe(fd) == 0);
+	pid = fork();
+	csv_assert(pid >= 0);
+	if (pid == 0) {
+		close(fd[0]);
+		branch_child(s, fd[1]);
+	}
+	close(fd[1]);
+	if (read(fd[0], why, sizeof(why)) < 0)
+		why[0] = 0;
+	close(fd[0]);
+	csv_assert(waitpid(pid, &status, 0) == pid);
+	cs_count(s, "op.what_if");
+	if (WIFSIGNALED(status))
+		cs_fail(s, "if power went at this moment: it crashed (signal %d%s)", WTERMSIG(status),
+			WTERMSIG(status) == SIGALRM ? ": not over in time" : "");
+	else if (WEXITSTATUS(status))
+		cs_fail(s, "if power went at this moment: %.900s", why);
+}
+
+static void branch_due(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	if (s->winding_down || s->failed || !s->branches_left)
+		return;
+	s->branches_left--;
+	branch(s);
+	sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->branch_ns), branch_due, s);
+}
+
+static void work_phase(struct cs_sim *s)
+{
+	char text[700];
+
+	s->last_op_ns = sim_world_now_ns(s->w);
+	s->go = true;
+	if (!s->opt.no_faults) {
+		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns), next_fault, s);
+		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->branch_ns), branch_due, s);
+	}
+	sim_world_run(s->w, UINT64_MAX, ops_done, s);
+	if (!s->failed && s->ops_left) {
+		describe(s, text, sizeof(text));
+		cs_fail(s, "no operation has begun for %u s%s", (unsigned)(CALM_NS / NS_PER_SEC), text);
+	}
 }
 
 void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
@@ -320,6 +390,8 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 	s->cfg.size_bytes = s->profile == 1 ? 72ull << 20 : s->profile == 2 ? 3ull << 30 : 256ull << 20;
 	s->cfg.ghost_ns = 500 * NS_PER_MS;
 	s->fault_ns = (seed / 4 % 2 ? 150 : 600) * NS_PER_MS;
+	s->branches_left = 6;
+	s->branch_ns = (100 + seed % 5 * 100) * NS_PER_MS;
 	s->disk = sim_disk_new(s->w, &s->cfg, NULL);
 	make_volume(s);
 	s->net = sim_net_new(s->w, 4711, &hooks);
@@ -334,9 +406,7 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 		cs_fail(s, "it never comes to an end: setting up");
 	if (!s->failed)
 		work_phase(s);
-	for (unsigned i = 1; i <= opt->nodes && !s->failed; i++)
-		verify(s, i);
-	leave_all(s);
+	end_phase(s);
 	for (unsigned i = 1; i <= opt->nodes && !s->failed; i++)
 		sim_net_boot(s->net, i);
 	phase(s, all_up, "mounting again");
