@@ -32,6 +32,7 @@ struct scan { struct csvfs *fs; uint32_t slot; uint32_t n; uint64_t ino[SCAN_BAT
 struct reaper {
 	struct cds_list_head items;
 	bool running;
+	struct coro *coro;		/* NULL: has not begun, or is over */
 	struct scan scan;		/* of the one that runs */
 };
 
@@ -317,7 +318,7 @@ static void reap_patiently(struct csvfs *fs, uint32_t slot, uint64_t ino)
 		int ret = orphan_reap(fs, slot, ino);
 
 		if (ret != -EAGAIN) {
-			if (ret < 0 && ret != -CSV_E_CORRUPT && ret != -CSV_E_WITHDRAWN && ret != -EROFS)
+			if (ret < 0 && ret != -CSV_E_CORRUPT && ret != -CSV_E_WITHDRAWN && ret != -EROFS && ret != -EINTR)
 				fs_log(fs, LOG_L_WARN, "inode %" PRIu64 ": freeing it after its last close: %s; tried again later", ino,
 				       csv_err_describe(ret));
 			return;
@@ -360,6 +361,7 @@ static void reaper_coro(void *arg)
 	struct csvfs *fs = arg;
 	struct reaper *r = fs->reaper;
 
+	r->coro = sched_self(fs->env->sched);
 	while (!cds_list_empty(&r->items) && !fs->stopping && fs->state != CSVFS_WITHDRAWN) {
 		struct reap_item it, *p = cds_list_first_entry(&r->items, struct reap_item, node);
 
@@ -372,6 +374,7 @@ static void reaper_coro(void *arg)
 			scan_slot(fs, it.slot);
 	}
 	r->running = false;
+	r->coro = NULL;
 	sched_wake_all(fs->env->sched, &fs->state_wq);
 }
 
@@ -403,6 +406,9 @@ void orphan_scan_later(struct csvfs *fs, uint32_t slot)
 
 void reaper_stop(struct csvfs *fs)
 {
+	/* It may wait for a lock of a lost node, whom nobody here recovers any more. */
+	if (fs->reaper->coro)
+		sched_cancel(fs->env->sched, fs->reaper->coro);
 	while (fs->reaper->running)
 		sched_wait(fs->env->sched, &fs->state_wq);
 }

@@ -30,7 +30,7 @@ struct cs_sim;
 struct cs_options {
 	unsigned nodes, ops;
 	uint32_t mutate;		/* CSV_MUT_* */
-	bool verbose, no_faults, stream;
+	bool verbose, no_faults, no_what_if, stream;
 };
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */

@@ -355,7 +355,8 @@ static void branch_due(void *arg)
 	if (s->winding_down || s->failed || !s->branches_left)
 		return;
 	s->branches_left--;
-	branch(s);
+	if (!s->opt.no_what_if)
+		branch(s);
 	sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->branch_ns), branch_due, s);
 }
 
