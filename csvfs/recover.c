@@ -428,6 +428,8 @@ static void on_view(void *arg, const struct cluster_view *v)
 	struct recover *r = arg;
 
 	r->view_seq = v->ring.seq;
+	r->last_view = r->view;
+	r->view = *v;
 }
 
 static void on_procdown(void *arg, struct cluster_node who)
@@ -485,6 +487,11 @@ static void on_dlm_purged(void *arg)
 	fs_purged(r->fs);
 }
 
+static void on_dlm_survey(void *arg, uint64_t ticket)
+{
+	rcv_survey(arg, ticket);
+}
+
 static void on_dlm_recovered(void *arg, const struct cluster_view *v)
 {
 	struct recover *r = arg;
@@ -526,7 +533,7 @@ int recover_init(struct csvfs *fs)
 	CDS_INIT_LIST_HEAD(&r->nodes);
 	r->user = (struct cluster_user){ .suspend = on_suspend, .view = on_view, .msg = on_msg, .procdown = on_procdown, .ended = on_ended,
 					  .lost = on_cluster_lost, .arg = r };
-	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .purged = on_dlm_purged, .arg = r };
+	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .purged = on_dlm_purged, .survey = on_dlm_survey, .arg = r };
 	fs->rcv = r;
 	return 0;
 }

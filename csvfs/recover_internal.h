@@ -28,6 +28,7 @@ struct rcv_node {
 	bool replaying;			/* here, now */
 	struct coro *worker;		/* looks after it here */
 	void *fencing;			/* request to the agent that the worker waits for */
+	uint64_t found_ns;		/* nobody here met it, its ACTIVE slot told of it: its node may be starting just now; 0: met */
 	uint64_t ended_ns;		/* the engine says that its process ended: its witness may speak; 0: not said */
 	struct waitq wq;		/* of the worker */
 	struct csvfs_recovery_info info;
@@ -40,6 +41,9 @@ struct recover {
 	struct cds_list_head nodes;	/* struct rcv_node, oldest first */
 	bool view_ok;			/* usable and the lock tables are complete */
 	uint64_t view_seq;		/* of the last usable view */
+	struct cluster_view view, last_view;	/* that one, and the one before */
+	bool surveying;			/* survey.c */
+	uint64_t survey_ticket, survey_done;
 	bool heard[CLUSTER_NODES_MAX];	/* members (by place) that have announced in the current view */
 	bool self_fenced;		/* the others have a proof that this very life is gone */
 	bool gone_said, gone_heard;	/* recover_announce_gone() */
@@ -57,6 +61,8 @@ void rcv_announce(struct recover *r);			/* all facts, to all members */
 bool rcv_is_member(const struct recover *r, struct cluster_node who);	/* this very life, in the usable view */
 bool rcv_is_coordinator(const struct recover *r);
 bool rcv_may_replay(const struct rcv_node *n);		/* RC4 */
+/* survey.c */
+void rcv_survey(struct recover *r, uint64_t ticket);	/* answers dlm_events.survey */
 /* recover_work.c */
 void rcv_kick(struct recover *r);			/* starts or wakes a worker for what needs one */
 

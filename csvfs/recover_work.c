@@ -138,6 +138,21 @@ static void hear_witness(struct rcv_node *n)
 	}
 }
 
+/* survey.c, SV3 */
+static void wait_for_return(struct rcv_node *n)
+{
+	uint64_t now = fs_now_ns(n->rcv->fs), end = n->found_ns + RCV_JOIN_WAIT_MS * NS_PER_MS;
+
+	while (n->found_ns && !n->fenced && worker_goes_on(n) && now < end) {
+		const struct cluster_view *v = cluster_current(n->rcv->fs->env->cluster);
+
+		if (v && cluster_view_find(v, n->who.nodeid))
+			break;
+		worker_sleep(n, (uint32_t)((end - now + NS_PER_MS - 1) / NS_PER_MS));
+		now = fs_now_ns(n->rcv->fs);
+	}
+}
+
 static int prove(struct rcv_node *n)
 {
 	struct recover *r = n->rcv;
@@ -159,6 +174,7 @@ static int prove(struct rcv_node *n)
 			kind = CSV_PROOF_RELEASE;
 		} else {
 			hear_witness(n);
+			wait_for_return(n);
 			if (n->fenced)
 				return 0;
 			v = cluster_current(fs->env->cluster);

@@ -109,11 +109,25 @@ static int super_load(struct csvfs *fs, struct csv_err *err)
 	return 0;
 }
 
+/* Who owns slots decides what may be granted: damage there is said at once, not found as a wait without end. */
+static int slots_readable(struct csvfs *fs, struct csv_err *err)
+{
+	struct csv_slot_info s;
+	int ret = 0;
+
+	for (uint32_t i = 0; i < fs->geo.slots && ret >= 0; i++)
+		ret = slot_read(fs, i, &s, err);
+	return ret;
+}
+
 static int join(struct csvfs *fs, struct csv_err *err)
 {
 	uint64_t end;
-	int ret = mesh_start(fs->env->mesh);
+	int ret = slots_readable(fs, err);
 
+	if (ret < 0)
+		return ret;
+	ret = mesh_start(fs->env->mesh);
 	if (ret < 0)
 		return csv_err_set(err, ret, "network to the other nodes: %s", csv_err_describe(ret));
 	ret = cluster_start(fs->env->cluster);

@@ -138,6 +138,57 @@ START_TEST(a_dead_process_on_a_living_node_needs_no_fence)
 }
 END_TEST
 
+/* As a daemon leaves it that ran in views of which nobody here was a member. */
+static void leave_slot_of_a_stranger(void *arg)
+{
+	struct cw_node *n = arg;
+	struct csv_slot_info s;
+	struct jnl_geometry g;
+	struct csv_err err = CSV_ERR_INIT;
+
+	slot_geometry(n->fs, 2, 4711, &g);
+	n->ret = jnl_format(n->fs->env->blk, &g, &err);
+	if (!n->ret)
+		n->ret = slot_read(n->fs, 2, &s, &err);
+	s.state = CSV_SLOT_ACTIVE;
+	s.nodeid = 4;
+	s.incarnation = 4711;
+	if (!n->ret)
+		n->ret = slot_write(n->fs, 2, &s);
+	n->done = true;
+}
+
+static bool slot_2_is_free(void *arg)
+{
+	(void)arg;
+	return slot_on_disk(&cw_n(1)->fs->geo, 2).state == CSV_SLOT_FREE;
+}
+
+START_TEST(a_life_that_nobody_met_is_found_by_its_slot_and_given_time_to_return)
+{
+	uint64_t t0;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_do(1, leave_slot_of_a_stranger);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	cw.ring_seq += 40;		/* rings without us: views may have been in which nobody of us took part */
+	cw_new_ring();
+	t0 = cw.clk.now_ns;
+	ck_assert(!cw_run(9000, slot_2_is_free, NULL));
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	ck_assert(cw_logged("node 4: its slot is in use and nobody here has met it"));
+	ck_assert(cw_run(20000, slot_2_is_free, NULL));
+	ck_assert_uint_ge(cw.clk.now_ns - t0, 10 * NS_PER_SEC);
+	ck_assert_uint_eq(cw.fence_calls, 1);
+	ck_assert_uint_eq(slot_on_disk(&cw_n(1)->fs->geo, 2).proof_nodeid, 4);
+	set(1, 9);			/* and the locks flow again */
+	ck_assert_uint_eq(get(2), 9);
+	cw_teardown();
+}
+END_TEST
+
 /* corosync, stopped on node 1, says PROCDOWN of its daemon, which may live and write. */
 START_TEST(the_engines_word_about_a_process_is_no_proof)
 {
@@ -536,6 +587,7 @@ END_TEST
 UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay),
 	  UNIT_TEST(failed_fencing_is_told_and_tried_again_until_it_succeeds),
 	  UNIT_TEST(a_dead_process_on_a_living_node_needs_no_fence),
+	  UNIT_TEST(a_life_that_nobody_met_is_found_by_its_slot_and_given_time_to_return),
 	  UNIT_TEST(the_engines_word_about_a_process_is_no_proof),
 	  UNIT_TEST(the_witness_of_a_dead_process_is_a_proof_for_its_life_alone),
 	  UNIT_TEST(recovery_works_after_any_number_of_lives_that_left_in_order),
