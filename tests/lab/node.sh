@@ -74,7 +74,7 @@ node_build()
 	local node=$1 dir pid
 	dir=$(node_dir "$node")
 	[[ $(node_state "$node") == down ]] ||
-		lab_die 1 "node $node is $(node_state "$node") already: run '$LAB_SELF kill $node' first"
+		lab_die 1 "node $node is $(node_state "$node") already: run '$LAB_SELF kill $node --name $LAB' first"
 	mkdir -p "$LAB_CG/$node"
 	(
 		cd / && echo "$BASHPID" >"$LAB_CG/$node/cgroup.procs" && exec 9>&- &&
