@@ -222,6 +222,7 @@ void cs_check_now(struct cs_sim *s, const char *when);	/* the disk as it is, and
 
 /* ---- csvsim_run.c, csvsim_stream.c --------------------------------------------------------------------------------------------- */
 void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed);
+void cs_replay_begun(struct cs_sim *s);		/* sometimes who replays is cut off with its news unsaid */
 void cs_stream_check(struct cs_sim *s);
 
 #endif

@@ -150,6 +150,7 @@ static bool recovery_seen(void *arg, const struct csvfs_recovery_info *i)
 	if (i->replay_start_ns && !l->replay_started) {
 		l->replay_started = true;
 		cs_count(s, "op.replay");
+		cs_replay_begun(s);
 	}
 	if (i->replayed && i->slot == CSV_NO_SLOT && !l->replayed) {
 		l->replayed = true;	/* it had none */

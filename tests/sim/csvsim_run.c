@@ -135,6 +135,27 @@ static void disk_fault(struct cs_sim *s)
 	}
 }
 
+static void isolate_due(void *arg)
+{
+	struct cs_sim *s = arg;
+	unsigned side[SIM_NODES_MAX + 1] = { 0 };
+
+	if (s->winding_down || s->failed || !sim_net_is_whole(s->net))
+		return;
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		if (s->node[i].state != CS_DOWN) {
+			side[i] = 1;
+			sim_net_partition(s->net, side);
+			return;
+		}
+}
+
+void cs_replay_begun(struct cs_sim *s)
+{
+	if (!s->opt.no_faults && !s->winding_down && sim_world_chance(s->w, 1, 6))
+		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_below(s->w, 8 * NS_PER_MS), isolate_due, s);
+}
+
 static void next_fault(void *arg)
 {
 	struct cs_sim *s = arg;
@@ -390,6 +411,10 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 	s->profile = (unsigned)(seed % 4);
 	s->cfg.size_bytes = s->profile == 1 ? 72ull << 20 : s->profile == 2 ? 3ull << 30 : 256ull << 20;
 	s->cfg.ghost_ns = 500 * NS_PER_MS;
+	if (seed % 3 == 0) {		/* a slow disk: much is on its way at any time */
+		s->cfg.write_ns = 3 * NS_PER_MS;
+		s->cfg.flush_ns = 5 * NS_PER_MS;
+	}
 	s->fault_ns = (seed / 4 % 2 ? 150 : 600) * NS_PER_MS;
 	s->branches_left = 6;
 	s->branch_ns = (100 + seed % 5 * 100) * NS_PER_MS;
@@ -405,9 +430,16 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 	phase(s, all_up, "mounting on all nodes");
 	if (!s->failed && !cs_node_run(s, 1, setup, s, CALM_NS / NS_PER_MS))
 		cs_fail(s, "it never comes to an end: setting up");
+	if (!s->failed && opt->stream)
+		sim_disk_record(s->disk);
 	if (!s->failed)
 		work_phase(s);
 	end_phase(s);
+	if (opt->stream) {
+		if (!s->failed)
+			cs_stream_check(s);
+		return;
+	}
 	for (unsigned i = 1; i <= opt->nodes && !s->failed; i++)
 		sim_net_boot(s->net, i);
 	phase(s, all_up, "mounting again");
