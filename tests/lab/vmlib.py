@@ -31,6 +31,10 @@ class VmError(Exception):
     pass
 
 
+class GuestPanicked(VmError):
+    """See Guest.panicked()."""
+
+
 def program(name):
     path = os.path.join(BUILD, "tests/lab", name)
     if not os.access(path, os.X_OK):
@@ -213,6 +217,19 @@ class Guest:
 
     def report(self):
         return self.ticks.ask("report")
+
+    def panicked(self):
+        """True when the guest's kernel has panicked.
+
+        QEMU's TCG can lose a write of the guest while memory is copied: a virtual CPU that is descheduled between looking a page
+        up and storing to it stores after the page was taken for clean. A guest on a plain file without any volume dies of it
+        just the same, the busier the machine the more often. The guest's program runs from memory alone, so its disk cannot make
+        its kernel panic; what it said to be durable must be on the disk all the same."""
+        try:
+            with open(os.path.join(self.dir, "console.log"), errors="replace") as f:
+                return "Kernel panic" in f.read()
+        except OSError:
+            return False
 
     def last_words(self):
         """What somebody needs who asks why a guest stopped: state of QEMU, end of the console and of QEMU's own words."""
