@@ -187,7 +187,7 @@ END_TEST
 static void *worker(void *arg)
 {
 	struct rig *r = arg;
-	unsigned long n = 0, bad = 0;
+	unsigned long bad = 0;
 	uint64_t off = 0;
 
 	rcu_register_thread();
@@ -199,12 +199,11 @@ static void *worker(void *arg)
 			sched_yield();
 			continue;
 		}
-		n++;
+		__atomic_add_fetch(&r->io, 1, __ATOMIC_RELAXED);
 		if (__atomic_load_n(&r->exclusive, __ATOMIC_SEQ_CST))
 			bad++;
 		dp_io_end(r->t, &io);
 	}
-	__atomic_add_fetch(&r->io, n, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&r->seen_exclusive, bad, __ATOMIC_RELAXED);
 	rcu_unregister_thread();
 	return NULL;
@@ -214,7 +213,8 @@ static void exclusive_coro(void *arg)
 {
 	struct rig *r = arg;
 
-	while (r->rounds_left-- > 0) {
+	/* On a busy machine the workers may not have had a turn yet: go on until they did something to be kept out of. */
+	while (r->rounds_left-- > 0 || __atomic_load_n(&r->io, __ATOMIC_RELAXED) < 1000) {
 		dp_gate_close(r->t, r->d);
 		__atomic_store_n(&r->exclusive, 1, __ATOMIC_SEQ_CST);
 		for (volatile int i = 0; i < 2000; i++)
