@@ -186,6 +186,7 @@ void cs_data_read(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t 
 		  uint64_t started, const char *op);
 void cs_data_append_begin(struct cs_sim *s, struct cluster_node by, uint64_t value);
 void cs_data_appended(struct cs_sim *s, struct cs_file *f, uint64_t off, struct cluster_node by, uint64_t value);
+uint32_t cs_data_appended_sectors(const struct cs_file *f);	/* at least so many are there for certain */
 /* What was written before (by `by`; 0: by anybody) is durable. */
 void cs_data_synced(struct cs_sim *s, struct cs_file *f, struct cluster_node by, uint64_t before);
 void cs_data_dead(struct cs_sim *s, struct cluster_node who);

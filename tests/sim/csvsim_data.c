@@ -290,3 +290,12 @@ void cs_data_power_loss(struct cs_sim *s)
 {
 	each(s, power_loss, (struct cluster_node){ 0 });
 }
+
+uint32_t cs_data_appended_sectors(const struct cs_file *f)
+{
+	for (uint32_t i = f->sectors; i > 0; i--)
+		for (unsigned k = 0; k < f->sec[i - 1].n; k++)
+			if (f->sec[i - 1].w[k].value && !f->sec[i - 1].w[k].maylost && f->sec[i - 1].w[k].end != NEVER)
+				return i;
+	return 0;
+}

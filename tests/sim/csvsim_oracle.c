@@ -6,6 +6,7 @@
  *	in memory and finds nothing
  *  G3	nothing of a life takes effect once its journal's replay has begun
  *  D1	locks of living nodes, and those of the dead that have not been fenced (below PW) or replayed (PW, EX), all go together
+ *  D2	a node is once on the lists of a resource, and a resource has one master in a view
  *  GL1, GL2	holders on one node go together, and the node's lock covers each of them
  *  DP1, DP4	a request of the data plane that is under way has a lock on its node that allows it
  */
@@ -273,6 +274,43 @@ static void check_locks(struct cs_sim *s)
 	free(t.h);
 }
 
+/* ---- D2 -------------------------------------------------------------------------------------------------------------------------------- */
+
+struct masters { struct cs_sim *s; struct cs_node *n; };
+
+static bool check_resource(void *arg, const uint8_t *name, uint8_t name_len, const struct dlm_holder_info *h, uint32_t n)
+{
+	struct masters *m = arg;
+	struct cs_sim *s = m->s;
+	struct dlm *d = m->n->seen->dlm;
+	struct dlm_name key = { .len = name_len };
+
+	for (uint32_t a = 0; a < n; a++)
+		for (uint32_t b = a + 1; b < n; b++)
+			if (!h[a].phantom && !h[b].phantom && h[a].nodeid == h[b].nodeid)
+				cs_fail(s, "D2: n%u: node %u is twice on the lists of one resource", m->n->node, h[a].nodeid);
+	memcpy(key.b, name, name_len);
+	for (unsigned i = m->n->node + 1; i <= s->opt.nodes; i++) {
+		struct csvfs *o = s->node[i].seen;
+
+		if (o && o->state != CSVFS_WITHDRAWN && o->dlm && dlm_is_recovered(o->dlm) && ring_eq(o->dlm->view.ring, d->view.ring) &&
+		    dlm_res_find(o->dlm, &key))
+			cs_fail(s, "D2: n%u and n%u both are masters of one resource in one view", m->n->node, i);
+	}
+	return !s->failed;
+}
+
+static void check_masters(struct cs_sim *s)
+{
+	for (unsigned i = 1; i <= s->opt.nodes; i++) {
+		struct masters m = { s, &s->node[i] };
+		struct csvfs *fs = s->node[i].seen;
+
+		if (fs && fs->state != CSVFS_WITHDRAWN && fs->dlm && dlm_is_recovered(fs->dlm))
+			dlm_walk(fs->dlm, check_resource, &m);
+	}
+}
+
 /* ---- GL1, GL2 -------------------------------------------------------------------------------------------------------------------------- */
 
 static void check_holders(struct cs_node *n)
@@ -357,6 +395,8 @@ void cs_oracle_step(void *arg)
 		s->locks_seen = moved;
 		check_locks(s);
 	}
+	if (sim_world_steps(s->w) % 256 == 0)
+		check_masters(s);
 	if (sim_world_steps(s->w) % 64 == 0)
 		for (unsigned i = 1; i <= s->opt.nodes; i++)
 			if (s->node[i].fs && s->node[i].fs->state != CSVFS_WITHDRAWN)

@@ -654,6 +654,19 @@ static void data_append(struct cs_worker *w, struct cs_file *f)
 	free(buf);
 }
 
+/* Attributes come from a value block mostly: the size must not be behind what was appended. */
+static void data_stat(struct cs_worker *w, struct cs_file *f)
+{
+	struct cs_sim *s = w->n->sim;
+	uint32_t least = cs_data_appended_sectors(f);
+	struct csvfs_attr a;
+	int ret = csvfs_getattr(w->n->fs, f->ino, f->gen, &a);
+
+	cs_count(s, "op.data_stat");
+	if (!uncertain(w, ret) && cs_judge(w, ret, "stat") && a.size < (uint64_t)csv_min(least, cs_data_appended_sectors(f)) * CS_SECTOR)
+		cs_fail(s, "G1: n%u stat: file %s has %" PRIu64 " bytes, %u sectors were appended for certain", w->n->node, f->name, a.size, least);
+}
+
 static void data_fsync(struct cs_worker *w, struct cs_file *f)
 {
 	uint64_t before = cs_now(w->n->sim);
@@ -672,6 +685,8 @@ static void op_data(struct cs_worker *w)
 	if (f->kind == CS_APPEND) {
 		if (chance(w, 1, 2))
 			data_append(w, f);
+		else if (chance(w, 1, 3))
+			data_stat(w, f);
 		else if (chance(w, 1, 2))
 			data_read(w, f, (uint32_t)below(w, 1000), count, "read");
 		else
