@@ -82,8 +82,8 @@ struct cs_worker {
 	uint64_t doing_since_ns;
 	uint64_t opened;		/* inode held open */
 	bool done;
-	/* data operation under way */
-	uint64_t value;
+	struct coro *coro;
+	bool cancelled;			/* an interrupt was sent to it */
 };
 struct cs_dp {
 	struct cs_worker w;
@@ -135,6 +135,7 @@ struct cs_sim {
 	unsigned n_append;		/* under way, or without an answer: their place is not known */
 	struct cs_append append[4096];
 	unsigned ops_left;
+	bool full;			/* a volume with little room */
 	bool go, winding_down, quiet, check_due, in_branch;
 	unsigned branches_left;
 	uint64_t branch_ns;
@@ -195,6 +196,7 @@ void cs_data_power_loss(struct cs_sim *s);
 
 /* ---- csvsim_work.c, csvsim_dp.c -------------------------------------------------------------------------------------------- */
 void cs_worker_main(void *arg);
+void cs_worker_again(struct cs_worker *w);
 void cs_dp_main(void *arg);
 void cs_dp_yield(void *arg, const char *step);
 /* The answer of an operation that must not fail: judged; true when it was 0 or more. */

@@ -93,7 +93,14 @@ static void spawn(struct cs_node *n, struct cs_worker *w, unsigned id, void (*fn
 	w->id = id;
 	csv_prng_fork(sim_world_prng(n->sim->w), &w->prng);
 	n->workers++;
-	csv_assert(sched_spawn(n->env->sched, "worker", fn, arg) == 0);
+	csv_assert(sched_spawn_ret(n->env->sched, "worker", fn, arg, &w->coro) == 0);
+}
+
+/* An interrupt stays with its coroutine: the worker goes on as another. */
+void cs_worker_again(struct cs_worker *w)
+{
+	w->cancelled = false;
+	csv_assert(sched_spawn_ret(w->n->env->sched, "worker", cs_worker_main, w, &w->coro) == 0);
 }
 
 static void workers_start(struct cs_node *n)

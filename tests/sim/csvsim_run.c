@@ -15,6 +15,7 @@
 #include "utils/base/base.h"
 
 #define BRANCH_SECONDS 120u
+#define SPARE_BLOCKS 300u
 #define CALM_NS (600 * NS_PER_SEC)	/* until everything that was asked for must have ended, once faults heal */
 
 /* ---- a new volume --------------------------------------------------------------------------------------------------------- */
@@ -86,6 +87,14 @@ static void setup(void *arg)
 			MUST(csvfs_write(fs, f->ino, f->gen, 0, zero, set.size / 2, false, NULL));
 		}
 	}
+	if (s->full) {		/* little is left */
+		struct csvfs_statfs st;
+
+		MUST(csvfs_statfs(fs, &st));
+		MUST(csvfs_create(fs, s->root, 0, "ballast", S_IFREG | 0644, 0, 0, 0, false, &a));
+		if (st.bavail > SPARE_BLOCKS)
+			MUST(csvfs_fallocate(fs, a.ino, a.gen, CSVFS_FALLOC_KEEP_SIZE, 0, (st.bavail - SPARE_BLOCKS) << CSV_BLOCK_SHIFT));
+	}
 	MUST(csvfs_sync(fs));
 	free(zero);
 }
@@ -156,6 +165,32 @@ void cs_replay_begun(struct cs_sim *s)
 		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_below(s->w, 8 * NS_PER_MS), isolate_due, s);
 }
 
+/* Somebody who waits is interrupted, as FUSE_INTERRUPT does. */
+static void interrupt_due(void *arg)
+{
+	struct cs_sim *s = arg;
+	struct cs_node *n = &s->node[1 + sim_world_below(s->w, s->opt.nodes)];
+	struct cs_worker *w = &n->w[sim_world_below(s->w, CS_WORKERS)];
+
+	if (s->winding_down || s->failed)
+		return;
+	if (n->state == CS_UP && n->workers && w->n && !w->done && w->doing && !w->cancelled) {
+		w->cancelled = true;
+		sched_cancel(n->env->sched, w->coro);
+	}
+	sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns / 3), interrupt_due, s);
+}
+
+static void leave_one(struct cs_sim *s)
+{
+	struct cs_node *n = &s->node[1 + sim_world_below(s->w, s->opt.nodes)];
+
+	if (n->state != CS_UP)
+		return;
+	cs_count(s, "fault.unmount_under_load");
+	n->leave = true;
+}
+
 static void next_fault(void *arg)
 {
 	struct cs_sim *s = arg;
@@ -168,6 +203,9 @@ static void next_fault(void *arg)
 		break;
 	case 1:
 		disk_fault(s);
+		break;
+	case 2:
+		leave_one(s);
 		break;
 	default:
 		sim_net_random_fault(s->net);
@@ -390,6 +428,7 @@ static void work_phase(struct cs_sim *s)
 	if (!s->opt.no_faults) {
 		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns), next_fault, s);
 		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->branch_ns), branch_due, s);
+		sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns / 3), interrupt_due, s);
 	}
 	sim_world_run(s->w, UINT64_MAX, ops_done, s);
 	if (!s->failed && s->ops_left) {
@@ -409,6 +448,7 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 	s->w = sim_world_new(seed, opt->nodes);
 	sim_world_verbose(s->w, opt->verbose);
 	s->profile = (unsigned)(seed % 4);
+	s->full = s->profile == 1 && seed / 4 % 2;
 	s->cfg.size_bytes = s->profile == 1 ? 72ull << 20 : s->profile == 2 ? 3ull << 30 : 256ull << 20;
 	s->cfg.ghost_ns = 500 * NS_PER_MS;
 	if (seed % 3 == 0) {		/* a slow disk: much is on its way at any time */

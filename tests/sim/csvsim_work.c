@@ -38,8 +38,12 @@ bool cs_judge(struct cs_worker *w, long long ret, const char *op)
 
 	if (ret >= 0)
 		return true;
-	if (ret == -ENOSPC) {
+	if (ret == -ENOSPC && s->full) {
 		cs_count(s, "op.no_space");
+		return false;
+	}
+	if (ret == -EINTR && w->cancelled) {
+		cs_count(s, "fault.interrupted");
 		return false;
 	}
 	if (!uncertain(w, ret))
@@ -163,7 +167,7 @@ static bool expect(struct cs_worker *w, struct cs_name *n, const char *op, int r
 
 	if (ret == want)
 		return ret == 0;
-	if (ret < 0 && (ret == -ENOSPC || want == 0) && !cs_judge(w, ret, op) && !w->n->sim->failed)
+	if (ret < 0 && (ret == -ENOSPC || ret == -EINTR || want == 0) && !cs_judge(w, ret, op) && !w->n->sim->failed)
 		return false;
 	cs_fail(w->n->sim, "G1: n%u %s: answered %d (%s), must be %d; %s", w->n->node, op, ret, csv_err_describe(ret), want,
 		cs_name_describe(n, text, sizeof(text)));
@@ -761,6 +765,10 @@ void cs_worker_main(void *arg)
 		s->ops_left--;
 		s->last_op_ns = sim_world_now_ns(s->w);
 		one(w);
+		if (w->cancelled) {
+			cs_worker_again(w);
+			return;
+		}
 		if (chance(w, 1, 4))
 			coro_sleep_ns(w->n->env->sched, below(w, 2 * NS_PER_MS));
 		else
