@@ -365,14 +365,6 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, s
 	fop_post(op);
 }
 
-/* Writes are durable only after fsync; close has nothing of its own to report. */
-static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	(void)ino;
-	(void)fi;
-	fuse_reply_err(req, 0);
-}
-
 /* Node ids are numbers, not references: nothing is kept for a lookup count. */
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
@@ -421,7 +413,7 @@ const struct fuse_lowlevel_ops fuse_ops = {
 	.open = op_open,
 	.read = op_read,
 	.write = op_write,
-	.flush = op_flush,
+	/* no flush: writes are durable only after fsync, so close has nothing to report, and the kernel stops asking */
 	.release = op_release,
 	.fsync = op_fsync,
 	.readdir = op_readdir,

@@ -232,28 +232,39 @@ static bool receive_one(struct worker *w)
 	return true;
 }
 
+/*
+ * One at a time while nothing else is under way, else what is there: a queue of one is submitted at once, and the read that would only
+ * say "no more" is left out; a deeper one is gathered into one io_submit().
+ */
+static void take_requests(struct worker *w)
+{
+	unsigned k, want = w->inflight ? BATCH : 1;
+
+	for (k = 0; !w->stopping && k < want && has_room(w) && receive_one(w); k++)
+		;
+	submit_batch(w);
+}
+
 static void serve(struct worker *w)
 {
 	struct epoll_event ev[3];
-	unsigned k, got = 0;
 	int n, i;
 
 	while (!w->stopping || w->inflight) {
-		unsigned want = got > 1 ? BATCH : 1;	/* alone: submit at once; in company: gather */
+		bool requests = false;
 
-		for (k = 0; !w->stopping && k < want && has_room(w) && receive_one(w); k++)
-			;
-		got = k;
-		submit_batch(w);
-		if (w->inflight)
-			reap(w);
-		if (k)
-			continue;
 		n = epoll_wait(w->ep_fd, ev, (int)ARRAY_SIZE(ev), -1);
-		for (i = 0; i < n; i++)
+		for (i = 0; i < n; i++) {
 			if (ev[i].data.fd == w->stop_fd)
 				w->stopping = true;
-		got = 2;
+			else if (ev[i].data.fd != w->ev_fd)
+				requests = true;
+		}
+		/* Answers first: whoever gets one may send the next request. */
+		if (w->inflight)
+			reap(w);
+		if (requests)
+			take_requests(w);
 	}
 }
 

@@ -55,6 +55,7 @@ struct glock_holder {
 
 #define GLOCK_NOQUEUE 1u	/* -EAGAIN when not grantable at once anywhere */
 #define GLOCK_NOINTR 2u		/* not interrupted by sched_cancel() */
+#define GLOCK_PR_WELCOME 16u	/* with CR: PR where nobody is disturbed by it (dlm.h); the holder still counts as CR */
 #define GLOCK_LASTING 8u	/* outlives the operation (open files): not counted in the coroutine's order; put from any coroutine */
 #define GLOCK_LOCAL_ONLY 4u	/* only if already cached here in that mode: never sends; else -EAGAIN */
 

@@ -156,7 +156,8 @@ static void ask(struct glock_priv *p)
 	p->transition = true;
 	p->dlm_done = false;
 	p->blocked = false;
-	dlm_request(gl->fs->dlm, &p->dl, w->h->mode, noqueue ? DLM_NOQUEUE : 0);
+	dlm_request(gl->fs->dlm, &p->dl, w->h->mode,
+		    (noqueue ? DLM_NOQUEUE : 0) | (w->flags & GLOCK_PR_WELCOME ? DLM_PR_WELCOME : 0));
 	while (!p->dlm_done) {
 		if (gone(p))
 			return;

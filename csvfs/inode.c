@@ -4,7 +4,7 @@
  *
  * What an inode's lock does when it leaves this node (glock coroutine, no holder present):
  *
- *	gate_close	the data plane stops and drains what the new mode does not allow
+ *	gate_close	the data plane stops and drains what the new mode does not allow; to NL: open files get their lock
  *	before_release	leaving EX: the time of in-place writes goes into the block (a transaction of its own)
  *	fill_lvb	attributes -> value block: `stat` elsewhere needs no I/O
  *	inval		to NL: attributes are forgotten; the kernel's caches go
@@ -77,9 +77,11 @@ struct inode *inode_of_glock(struct glock *gl)
 
 static void lock_gate_close(struct glock *gl, enum dlm_mode to)
 {
-	(void)to;
-	if (gl->obj)
-		inode_dp_revoke(gl->obj);
+	if (!gl->obj)
+		return;
+	inode_dp_revoke(gl->obj);
+	if (to == DLM_NL)
+		inode_keep_open(gl->obj);
 }
 
 static void lock_before_release(struct glock *gl, enum dlm_mode to)
@@ -230,7 +232,8 @@ int inode_get(struct csvfs *fs, uint64_t ino, uint32_t gen, enum dlm_mode mode, 
 	if (!may_be_inode(fs, ino))
 		return -ESTALE;
 	err = glock_get(fs, OWN_INODE(ino), mode,
-			(flags & INODE_NOQUEUE ? GLOCK_NOQUEUE : 0) | (flags & INODE_NOINTR ? GLOCK_NOINTR : 0), &ret->gh);
+			(flags & INODE_NOQUEUE ? GLOCK_NOQUEUE : 0) | (flags & INODE_NOINTR ? GLOCK_NOINTR : 0) |
+			(mode == DLM_CR && flags & INODE_ATTR ? GLOCK_PR_WELCOME : 0), &ret->gh);
 	if (err) {
 		*ret = IREF_INIT;
 		return err;
@@ -355,7 +358,7 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 
 /* ---- a new one ------------------------------------------------------------------------------------------------------------------ */
 
-static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
+static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret)
 {
 	for (unsigned i = 0; i < CANDIDATES_MAX; i++) {
 		struct inode *ip;
@@ -368,7 +371,7 @@ static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t h
 			return err;
 		/* Ever larger steps: alloc_peek() comes back to a free block near its hint. */
 		hint_blk = blk + 1 + i * CANDIDATE_STEP;
-		/* Whoever looks at an old handle of this number may hold one of these: then take the next. */
+		/* Whoever looks at an old handle of this number may hold it: then take the next. */
 		err = glock_get(fs, OWN_INODE(blk), DLM_EX, GLOCK_NOQUEUE, &ret->gh);
 		if (err == -EAGAIN)
 			continue;
@@ -376,10 +379,6 @@ static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t h
 			return err;
 		ret->ip = ip = inode_of(ret->gh.gl);
 		err = !ip ? -ENOMEM : ip->opens || ip->open_mx.owner ? -EAGAIN : 0;
-		if (!err && open) {
-			ip->open_gh = (struct glock_holder){ .gl = NULL };
-			err = glock_get(fs, OWN_OPEN(blk), DLM_PR, GLOCK_NOQUEUE | GLOCK_LASTING, &ip->open_gh);
-		}
 		if (!err)
 			return 0;
 		inode_put(ret);
@@ -389,7 +388,7 @@ static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t h
 	return -EBUSY;
 }
 
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret)
+int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret)
 {
 	unsigned rounds = 0;
 	int err;
@@ -399,7 +398,7 @@ int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk
 	 * it has been recovered, however long that takes.
 	 */
 	for (;;) {
-		err = candidate_round(fs, resv, hint_blk, open, ret);
+		err = candidate_round(fs, resv, hint_blk, ret);
 		rounds = recover_is_pending(fs) ? 0 : rounds + 1;
 		if (err != -EBUSY || fs_check(fs) || rounds >= CANDIDATE_ROUNDS)
 			break;

@@ -39,9 +39,10 @@ struct inode {
 	uint32_t body, body_len;	/* known only when `has_body`: a value block does not say */
 	bool has_body;
 
-	/* Open handles of this node; while > 0 the glock is referenced and `open_gh` holds (CSV_OWN_OPEN, ino) PR. */
+	/* Open handles of this node; while > 0 the glock is referenced, and `open_gh` holds (CSV_OWN_OPEN, ino) PR unless this lock is held (open.c). */
 	uint32_t opens;
 	struct glock_holder open_gh;
+	bool open_held;
 	struct co_mutex open_mx;
 
 	/* Written in place under CW: to be stored when EX is held next, at the last close at latest (R25). 0: none. */
@@ -105,14 +106,17 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 struct csv_inode *inode_raw(struct iref *r);
 
 /*
- * A new inode: takes a candidate block from `resv` (its group is locked), and its lock EX (NOQUEUE); with `open` also `open i` PR in
- * ip->open_gh, the caller's to put when it fails later.  Before the transaction.
+ * A new inode: takes a candidate block from `resv` (its group is locked), and its lock EX (NOQUEUE).  Before the transaction.
  * ret->buf stays NULL until inode_new() inside the transaction makes the block; attributes from `init` (mode, uid, gid, rdev, parent,
  * nlink, flags).
  */
 struct inode_init { uint32_t mode, uid, gid, nlink, flags; uint64_t rdev, parent; };
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, bool open, struct iref *ret);
+int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret);
 int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, const struct inode_init *init);
+
+/* The lock is about to go to NL: what is open here stays protected (open.c).  Awaits. */
+void inode_keep_open(struct inode *ip);
+bool inode_is_open(struct csvfs *fs, struct csv_owner owner);	/* open on this node; any owner may be asked about */
 
 /* ---- disk form ------------------------------------------------------------------------------------------------------------- */
 

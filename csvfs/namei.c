@@ -206,15 +206,13 @@ static int make(struct csvfs *fs, uint64_t dir, uint32_t gen, const struct make 
 	hint = pick_hint(&d, m->mode);
 	err = alloc_reserve(&resv, hint, 2 + bt_new_nodes(&t, 1), 1, false);
 	if (!err)
-		err = inode_candidate(fs, &resv, hint, m->open, &n);
+		err = inode_candidate(fs, &resv, hint, &n);
 	if (err)
 		goto out;
 	err = make_txn(&d, &n, &resv, &e, m);
 	if (!err && m->open) {
 		n.ip->opens = 1;
 		csv_assert(glock_ref(fs, OWN_INODE(n.ip->ino)) == n.ip->gl);
-	} else if (m->open) {
-		glock_put(&n.ip->open_gh);
 	}
 	if (!err)
 		inode_to_attr(n.ip, ret);

@@ -2,13 +2,21 @@
 /*
  * open.c - open handles of this node and fsync.
  *
- * open: `open i` PR is taken with nothing else held, then the inode is looked at.  Whoever frees an orphan holds `open i` EX (R8), so an inode
- * that is still linked when seen under our PR cannot be freed before we give it up:
+ * Whoever frees an orphan holds `inode i` EX and then `open i` EX (R8).  So as long as this node has any mode of `inode i`, what is open
+ * here cannot be freed, and an open costs no lock of its own.  `open i` PR is taken when `inode i` is about to leave this node while
+ * the file is open here, before it leaves:
  *
- *	opener			freer (nlink 0, inode EX)
- *	open i PR		open i EX, noqueue		one of the two is first:
- *	inode CR: nlink?	free				opener first: the freer gets -EAGAIN and leaves it to the last close
- *								freer first: the opener finds -ESTALE
+ *	here (open, inode i CR)			freer elsewhere
+ *						inode i EX: waits for us
+ *	asked for inode i
+ *	open i PR: granted without waiting,
+ *	  an EX holder would have inode i
+ *	inode i NL				granted
+ *						open i EX, noqueue: refused, left to the last close
+ *
+ * The other order cannot be: a freer that has open i EX has inode i EX, so nobody can open the file, and who asks then finds -ESTALE.
+ *
+ * Invariant OP1: opens > 0 implies that this node has `inode i` >= CR or `open i` PR.
  */
 #include "csvfs/fmap.h"
 
@@ -17,6 +25,19 @@
 
 #include "csvfs/inode_table.h"
 #include "csvfs/publish.h"
+
+#define RETRY_NS (10 * NS_PER_MS)
+
+/* Who opens a file reads it: PR at once instead of CR now and PR later (R6), but not where CW is what readers take (R25). */
+static int get_for_open(struct csvfs *fs, struct inode *ip, uint32_t gen, struct iref *ret)
+{
+	int err = inode_get(fs, ip->ino, gen, DLM_CR, INODE_ATTR, ret);
+
+	if (err || ip->gl->mode != DLM_CR || !S_ISREG(ip->mode) || ip->flags & CSV_INO_IMAGE || ip->opens)
+		return err;
+	inode_put(ret);
+	return inode_get(fs, ip->ino, gen, DLM_PR, INODE_ATTR, ret);
+}
 
 int csvfs_open(struct csvfs *fs, uint64_t ino, uint32_t gen)
 {
@@ -37,27 +58,48 @@ int csvfs_open(struct csvfs *fs, uint64_t ino, uint32_t gen)
 		return -ENOMEM;
 	}
 	co_mutex_lock(fs->env->sched, &ip->open_mx);
-	if (ip->opens == 0) {
-		ip->open_gh = (struct glock_holder){ .gl = NULL };
-		err = glock_get(fs, OWN_OPEN(ino), DLM_PR, GLOCK_LASTING, &ip->open_gh);
-		if (err)
-			goto out;
-	}
-	err = inode_get(fs, ino, gen, DLM_CR, INODE_ATTR, &r);
+	err = get_for_open(fs, ip, gen, &r);
 	if (!err) {
 		if (r.ip->nlink == 0 && ip->opens == 0)
 			err = -ESTALE;
+		else
+			ip->opens++;	/* under the lock: OP1 */
 		inode_put(&r);
 	}
-	if (err && ip->opens == 0)
-		glock_put(&ip->open_gh);
-	if (!err)
-		ip->opens++;
-out:
 	co_mutex_unlock(fs->env->sched, &ip->open_mx);
 	if (err || ip->opens > 1)
 		glock_unref(gl);
 	return err;
+}
+
+/* `open i` is of no use here any more.  Not cached: whoever wants to free the inode asks once only. */
+static void open_give_up(struct inode *ip)
+{
+	struct csvfs *fs = ip->fs;
+	struct glock *gl = glock_ref(fs, OWN_OPEN(ip->ino));
+
+	ip->open_held = false;
+	glock_put(&ip->open_gh);
+	if (gl && fs_check(fs) == 0)
+		glock_drop(gl, DLM_NL);
+	glock_unref(gl);
+}
+
+void inode_keep_open(struct inode *ip)
+{
+	struct csvfs *fs = ip->fs;
+	int err;
+
+	if (!ip->opens || ip->open_held)
+		return;
+	do {
+		err = glock_get(fs, OWN_OPEN(ip->ino), DLM_PR, GLOCK_LASTING | GLOCK_NOINTR, &ip->open_gh);
+	} while (err == -ENOMEM && fs_check(fs) == 0 && (coro_sleep_ns(fs->env->sched, RETRY_NS), true));
+	if (err)
+		return;		/* withdrawn: no lock leaves */
+	ip->open_held = true;
+	if (!ip->opens)		/* closed meanwhile */
+		open_give_up(ip);
 }
 
 static void keep_time(struct iref *r, void *arg)
@@ -91,7 +133,7 @@ void csvfs_release(struct csvfs *fs, uint64_t ino)
 {
 	struct sched *s = fs->env->sched;
 	uint32_t slot = CSV_NO_SLOT;
-	struct glock *gl, *ogl;
+	struct glock *gl;
 	struct inode *ip;
 	struct iref r;
 
@@ -107,26 +149,19 @@ void csvfs_release(struct csvfs *fs, uint64_t ino)
 	if (fs_check(fs) == 0)
 		give_back(fs, ip);
 	ip->opens = 0;
-	ogl = glock_ref(fs, OWN_OPEN(ino));
-	glock_put(&ip->open_gh);
-	if (fs_check(fs) == 0) {
-		/* Not cached: whoever wants to free it asks once only. */
-		if (ogl)
-			glock_drop(ogl, DLM_NL);
-		if (inode_get(fs, ino, 0, DLM_CR, INODE_ATTR | INODE_NOINTR, &r) == 0) {
-			bool orphan = r.ip->nlink == 0;
+	if (ip->open_held)
+		open_give_up(ip);
+	if (fs_check(fs) == 0 && inode_get(fs, ino, 0, DLM_CR, INODE_ATTR | INODE_NOINTR, &r) == 0) {
+		bool orphan = r.ip->nlink == 0;
 
+		inode_put(&r);
+		/* A value block does not say which slot's. */
+		if (orphan && inode_get(fs, ino, 0, DLM_PR, INODE_NOINTR, &r) == 0) {
+			if (r.ip->nlink == 0)
+				slot = r.ip->orphan_slot;
 			inode_put(&r);
-			/* A value block does not say which slot's. */
-			if (orphan && inode_get(fs, ino, 0, DLM_PR, INODE_NOINTR, &r) == 0) {
-				if (r.ip->nlink == 0)
-					slot = r.ip->orphan_slot;
-				inode_put(&r);
-			}
 		}
 	}
-	if (ogl)
-		glock_unref(ogl);
 	co_mutex_unlock(s, &ip->open_mx);
 	glock_unref(gl);
 	if (slot != CSV_NO_SLOT)
@@ -207,16 +242,19 @@ int csvfs_sync(struct csvfs *fs)
 
 struct find_open { struct csvfs *fs; uint64_t ino; };
 
+bool inode_is_open(struct csvfs *fs, struct csv_owner owner)
+{
+	struct glock *gl = owner.type == CSV_OWN_INODE ? glock_find(fs, owner) : NULL;
+
+	return gl && gl->obj && ((struct inode *)gl->obj)->opens;
+}
+
 static bool is_open(void *arg, const struct glock_info *i)
 {
 	struct find_open *f = arg;
-	struct glock *gl;
 
-	if (i->owner.type != CSV_OWN_OPEN || !i->holders)
+	if (!inode_is_open(f->fs, i->owner))
 		return true;
-	gl = glock_find(f->fs, OWN_INODE(i->owner.id));
-	if (!gl || !gl->obj || !((struct inode *)gl->obj)->opens)
-		return true;		/* being reaped, not open */
 	f->ino = i->owner.id;
 	return false;
 }

@@ -265,6 +265,20 @@ static int reap_locked(struct csvfs *fs, uint32_t slot, const struct entry *e, s
 	return ret;
 }
 
+/*
+ * `open i` EX goes at once, under `inode i` EX: an open file here would find it cached and rest on it, and other nodes' openers would wait
+ * for its last close.
+ */
+static void open_drop(struct csvfs *fs, struct glock_holder *h)
+{
+	struct glock *gl = h->gl ? glock_ref(fs, h->gl->owner) : NULL;
+
+	glock_put(h);
+	if (gl && fs_check(fs) == 0)
+		glock_drop(gl, DLM_NL);
+	glock_unref(gl);
+}
+
 int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 {
 	struct iref r = IREF_INIT;
@@ -287,15 +301,13 @@ int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 	if (ret < 0)
 		return ret;
 	if (e.kind == CSV_ORPHAN_UNLINKED)
-		ret = glock_get(fs, OWN_OPEN(ino), DLM_EX, GLOCK_NOQUEUE, &open);
+		ret = r.ip->opens ? -EAGAIN : glock_get(fs, OWN_OPEN(ino), DLM_EX, GLOCK_NOQUEUE, &open);
 	if (!ret)
 		ret = reap_locked(fs, slot, &e, &r);
+	open_drop(fs, &open);
 	/* Of no more use here, and in the way of who makes a new inode there; but not worth three flushes of its own. */
-	if (open.gl)
-		glock_unwanted(open.gl);
 	if (!ret && e.kind == CSV_ORPHAN_UNLINKED)
 		glock_unwanted(r.gh.gl);
-	glock_put(&open);
 	inode_put(&r);
 	return ret;
 }

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "csvfs/inode.h"
 #include "csvfs/csvfs_internal.h"
 
 #define VIEW_WAIT_MS 60000u
@@ -299,18 +300,20 @@ int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct c
 
 /* ---- umount ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool count_held(void *arg, const struct glock_info *i)
-{
-	unsigned *n = arg;
+struct count_used { struct csvfs *fs; unsigned n; };
 
-	if (i->holders && i->owner.type != CSV_OWN_SLOT && i->owner.type != CSV_OWN_MOUNT)
-		(*n)++;
+static bool count_used(void *arg, const struct glock_info *i)
+{
+	struct count_used *c = arg;
+
+	if ((i->holders && i->owner.type != CSV_OWN_SLOT && i->owner.type != CSV_OWN_MOUNT) || inode_is_open(c->fs, i->owner))
+		c->n++;
 	return true;
 }
 
 int csvfs_umount(struct csvfs *fs, struct csv_err *err)
 {
-	unsigned held = 0;
+	struct count_used used = { .fs = fs };
 	int ret;
 
 	if (fs->state == CSVFS_WITHDRAWN) {
@@ -320,10 +323,10 @@ int csvfs_umount(struct csvfs *fs, struct csv_err *err)
 	fs->stopping = true;
 	sched_wake_all(fs->env->sched, &fs->state_wq);
 	reaper_stop(fs);
-	glock_walk(fs, count_held, &held);
-	if (held) {
+	glock_walk(fs, count_used, &used);
+	if (used.n) {
 		fs->stopping = false;
-		return csv_err_set(err, -EBUSY, "volume %s: %u files or operations are still open on this node; close them first", fs->geo.label, held);
+		return csv_err_set(err, -EBUSY, "volume %s: %u files or operations are still open on this node; close them first", fs->geo.label, used.n);
 	}
 	ret = tidy(fs);
 	if (ret < 0)

@@ -38,6 +38,12 @@ const char *dlm_mode_name(enum dlm_mode m);
  */
 #define DLM_PAST_PHANTOMS 2u
 
+/*
+ * Of a request for CR: PR is as welcome.  The master grants PR where that costs nobody anything: no grant conflicts with it and nobody
+ * waits.  Who looks at something now and reads it next has its lock then, without giving CR up and asking anew.
+ */
+#define DLM_PR_WELCOME 4u
+
 struct dlm;
 struct dlm_lock;
 

@@ -210,7 +210,7 @@ static void granted(struct dlm *d, struct dlm_client *c, const struct dlm_msg *m
 {
 	struct dlm_lock *l = c->l;
 
-	l->granted = m->mode;
+	l->granted = l->wanted = m->mode;
 	l->lvb_valid = c->lvb_valid = m->flags & DLM_F_LVB;
 	if (l->lvb_valid) {
 		memcpy(l->lvb, m->lvb, DLM_LVB_LEN);
@@ -233,7 +233,8 @@ void dlm_client_answer(struct dlm *d, struct cluster_node from, const struct dlm
 		dlm_bad_msg(d, from, "answer from a node that was not asked, type", m->type);
 		return;
 	}
-	if (m->type == DLM_M_GRANT && m->mode != c->l->wanted) {
+	if (m->type == DLM_M_GRANT && m->mode != c->l->wanted &&
+	    !(m->mode == DLM_PR && c->l->wanted == DLM_CR && c->flags & DLM_PR_WELCOME)) {
 		dlm_bad_msg(d, from, "grant of a mode that was not asked for", m->mode);
 		return;
 	}

@@ -186,7 +186,7 @@ static struct dlm_res *suspicious(struct dlm *d, const struct dlm_name *name)
 static void forward(struct dlm *d, const struct dlm_rec *rec, struct cluster_node who, const struct dlm_msg *m)
 {
 	struct dlm_msg f = { .type = DLM_M_FORWARD, .name = m->name, .reqid = m->reqid, .mode = m->mode, .node = who.nodeid,
-			     .flags = m->flags & (DLM_F_NOQUEUE | DLM_F_PAST), .gen = rec->gen };
+			     .flags = m->flags & (DLM_F_NOQUEUE | DLM_F_PAST | DLM_F_PR), .gen = rec->gen };
 
 	dlm_send(d, rec->master.nodeid, &f);
 }

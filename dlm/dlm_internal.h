@@ -62,6 +62,7 @@ enum dlm_type {
 #define DLM_F_LVB 4u		/* GRANT: valid value block inside; DOWN: written; REPORT: valid and inside */
 #define DLM_F_FULL 8u		/* REFUSED: too many locks */
 #define DLM_F_PAST 16u		/* REQUEST FORWARD BACK: DLM_PAST_PHANTOMS */
+#define DLM_F_PR 32u		/* REQUEST FORWARD BACK: DLM_PR_WELCOME */
 
 struct dlm_msg {
 	uint8_t type, flags, mode;
@@ -132,7 +133,8 @@ struct dlm_agreed {
 
 static inline uint8_t dlm_wire_flags(unsigned request_flags)
 {
-	return (request_flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0) | (request_flags & DLM_PAST_PHANTOMS ? DLM_F_PAST : 0);
+	return (request_flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0) | (request_flags & DLM_PAST_PHANTOMS ? DLM_F_PAST : 0) |
+	       (request_flags & DLM_PR_WELCOME ? DLM_F_PR : 0);
 }
 
 /* Pure; the same on all members (but for gap, when they have been told different numbers of nodes). past[i]: v->m[i]'s. */
@@ -164,6 +166,7 @@ struct dlm_lkb {
 	uint8_t asked;			/* strongest BAST sent for the present mode; NL: none */
 	bool phantom;
 	bool past_phantoms;		/* waiting: phantoms are not in its way */
+	bool pr_welcome;		/* waiting for CR */
 	struct dlm_msg *next;		/* granted: a request that overtook its DOWN; owned */
 	uint64_t since_ns;
 	/* reports only */

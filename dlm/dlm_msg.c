@@ -64,10 +64,10 @@ static uint8_t flags_allowed(uint8_t type)
 {
 	switch (type) {
 	case DLM_M_REQUEST:
-		return DLM_F_NOQUEUE | DLM_F_DIR | DLM_F_PAST;
+		return DLM_F_NOQUEUE | DLM_F_DIR | DLM_F_PAST | DLM_F_PR;
 	case DLM_M_FORWARD:
 	case DLM_M_BACK:
-		return DLM_F_NOQUEUE | DLM_F_PAST;
+		return DLM_F_NOQUEUE | DLM_F_PAST | DLM_F_PR;
 	case DLM_M_GRANT:
 	case DLM_M_DOWN:
 	case DLM_M_REPORT:

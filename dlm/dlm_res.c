@@ -145,9 +145,12 @@ static void ask_holders(struct dlm *d, struct dlm_res *r, enum dlm_mode mode)
 
 static void grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
 {
-	struct dlm_msg m = { .type = DLM_M_GRANT, .name = r->name, .reqid = k->reqid, .mode = k->mode };
+	struct dlm_msg m = { .type = DLM_M_GRANT, .name = r->name, .reqid = k->reqid };
 
 	cds_list_del(&k->node);
+	if (k->pr_welcome && cds_list_empty(&r->waiting) && grantable(d, r, DLM_PR, false))
+		k->mode = DLM_PR;
+	m.mode = k->mode;
 	cds_list_add_tail(&k->node, &r->granted);
 	k->since_ns = dlm_now_ns(d);
 	k->asked = DLM_NL;
@@ -228,6 +231,7 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 	}
 	k = dlm_lkb_new(who, m->reqid, m->mode, dlm_now_ns(d));
 	k->past_phantoms = m->flags & DLM_F_PAST;
+	k->pr_welcome = m->flags & DLM_F_PR && m->mode == DLM_CR;
 	cds_list_add_tail(&k->node, &r->waiting);
 	count_lock(d, who, 1);
 	if (forwarded && !now) {

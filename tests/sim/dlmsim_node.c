@@ -350,7 +350,7 @@ static void op_timer(struct timer *t)
 	s->ops_left--;
 	if (rnd(n, 8) == 0)
 		set_timer(n, &k->cancel, delay(n, 2 * NS_PER_MS));
-	ask(k, rnd(n, 20) ? 1 + rnd(n, 5) : 0, rnd(n, 5) ? 0 : DLM_NOQUEUE);
+	ask(k, rnd(n, 20) ? 1 + rnd(n, 5) : 0, (rnd(n, 5) ? 0 : DLM_NOQUEUE) | (rnd(n, 2) ? DLM_PR_WELCOME : 0));
 }
 
 /* ---- leaving, purged -------------------------------------------------------------------------------------------------------- */

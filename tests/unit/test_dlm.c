@@ -353,6 +353,39 @@ START_TEST(who_comes_first_is_served_first)
 }
 END_TEST
 
+START_TEST(pr_comes_for_cr_only_where_it_is_welcome_and_disturbs_nobody)
+{
+	struct dw *d = dw_new(4);
+	struct dw_lock k[5];
+
+	for (unsigned i = 1; i <= 4; i++)
+		dw_init(d, i, &k[i], "r");
+	ck_assert(dw_lock(d, 1, &k[1], DLM_CW, 0));
+	ck_assert(dw_lock(d, 2, &k[2], DLM_CR, DLM_PR_WELCOME));
+	ck_assert_int_eq(k[2].l.granted, DLM_CR);		/* the CW holder is not in the way of CR, and hears nothing */
+	ck_assert_int_eq(k[1].basts, 0);
+	dw_down_to(d, 2, &k[2], DLM_NL);
+	dw_down_to(d, 1, &k[1], DLM_NL);
+
+	ck_assert(dw_lock(d, 1, &k[1], DLM_PR, 0));
+	ck_assert(dw_lock(d, 2, &k[2], DLM_CR, DLM_PR_WELCOME));
+	ck_assert_int_eq(k[2].l.granted, DLM_PR);
+	ck_assert(dw_lock(d, 3, &k[3], DLM_CR, 0));		/* not asked for */
+	ck_assert_int_eq(k[3].l.granted, DLM_CR);
+	for (unsigned i = 1; i <= 3; i++)
+		dw_down_to(d, i, &k[i], DLM_NL);
+
+	/* Somebody waits behind it: what was asked for and no more. */
+	ck_assert(dw_lock(d, 1, &k[1], DLM_EX, 0));
+	ck_assert(!dw_lock(d, 2, &k[2], DLM_CR, DLM_PR_WELCOME));
+	ck_assert(!dw_lock(d, 3, &k[3], DLM_CW, 0));
+	dw_down_to(d, 1, &k[1], DLM_NL);
+	ck_assert_int_eq(k[2].l.granted, DLM_CR);
+	ck_assert_int_eq(k[3].l.granted, DLM_CW);
+	dw_free(d);
+}
+END_TEST
+
 START_TEST(holders_and_waiters_are_to_be_seen)
 {
 	struct dw *d = dw_new(2);
@@ -405,5 +438,6 @@ UNIT_MAIN("dlm", UNIT_TEST(table_is_the_one_of_vms), UNIT_TEST(covers_and_join_f
 	  UNIT_TEST(a_reader_writes_no_value), UNIT_TEST(noqueue_is_refused_and_the_holder_hears_of_it),
 	  UNIT_TEST(a_cancelled_request_lets_the_next_pass), UNIT_LOOP(cancel_at_any_step_is_answered_once, 0, 40),
 	  UNIT_TEST(bast_comes_again_when_a_stronger_mode_waits), UNIT_TEST(who_comes_first_is_served_first),
+	  UNIT_TEST(pr_comes_for_cr_only_where_it_is_welcome_and_disturbs_nobody),
 	  UNIT_TEST(holders_and_waiters_are_to_be_seen), UNIT_SIGNAL(upward_conversion_is_a_bug_of_the_caller, SIGABRT),
 	  UNIT_SIGNAL(downgrade_from_pr_to_cw_is_a_bug_of_the_caller, SIGABRT))

@@ -67,8 +67,7 @@ static void read_coro(void *arg)
 	uint8_t *buf = calloc(1, SIZE);
 
 	ck_assert_int_eq(csvfs_read(n->fs, file.ino, file.gen, 0, buf, SIZE), SIZE);
-	for (unsigned i = 0; i < SIZE; i++)
-		ck_assert_uint_eq(buf[i], 0x5a);
+	ck_assert(buf[0] == 0x5a && !memcmp(buf, buf + 1, SIZE - 1));
 	free(buf);
 	n->done = true;
 }
@@ -157,6 +156,100 @@ START_TEST(a_file_open_elsewhere_lives_until_its_last_close)
 }
 END_TEST
 
+static uint64_t close_after_us;
+static bool close_done;
+
+static void umount_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	n->ret = csvfs_umount(n->fs, &n->err);
+	n->done = true;
+}
+
+static int umount_result(unsigned id)
+{
+	cw_do(id, umount_coro);
+	return cw_n(id)->ret;
+}
+
+static enum dlm_mode open_mode(unsigned id)
+{
+	struct glock *gl = glock_find(cw_n(id)->fs, OWN_OPEN(file.ino));
+
+	return gl ? gl->mode : DLM_NL;
+}
+
+START_TEST(an_open_takes_its_lock_only_when_the_inodes_lock_leaves)
+{
+	struct dlm_stats a, b;
+
+	start(2);
+	cw_do(1, create_coro);
+	cw_do(2, open_coro);
+	cw_do(2, read_coro);
+	cw_do(2, close_coro);
+	settle(100);
+	dlm_stats(cw_n(2)->fs->dlm, &a);
+	cw_do(2, open_coro);
+	cw_do(2, read_coro);
+	dlm_stats(cw_n(2)->fs->dlm, &b);
+	ck_assert_uint_eq(a.messages_sent, b.messages_sent);
+	ck_assert_int_eq(open_mode(2), DLM_NL);
+	cw_do(1, unlink_coro);			/* needs the inode EX */
+	settle(100);
+	ck_assert_int_eq(open_mode(2), DLM_PR);
+	cw_do(2, close_coro);
+	settle(2000);
+	ck_assert_int_eq(open_mode(2), DLM_NL);
+	ck_assert_uint_eq(count_orphans(1), 0);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(an_open_file_without_a_lock_of_its_own_keeps_the_volume_mounted)
+{
+	start(1);
+	cw_do(1, create_coro);
+	cw_do(1, open_coro);
+	ck_assert_int_eq(open_mode(1), DLM_NL);
+	ck_assert_int_eq(umount_result(1), -EBUSY);
+	cw_do(1, close_coro);
+	cw_umount(1);
+	cw_teardown();
+}
+END_TEST
+
+static void last_close_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	coro_sleep_ns(n->env.sched, close_after_us * 1000);
+	csvfs_release(n->fs, file.ino);
+	close_done = true;
+}
+
+/* The close comes at any moment of the taking away. */
+START_TEST(a_close_while_the_inodes_lock_leaves_gives_the_open_lock_back)
+{
+	for (close_after_us = 0; close_after_us <= 4000; close_after_us += 100) {
+		uint64_t before = start(2);
+
+		cw_do(1, create_coro);
+		cw_do(2, open_coro);
+		close_done = false;
+		ck_assert_int_eq(sched_spawn(cw_n(2)->env.sched, "close", last_close_coro, cw_n(2)), 0);
+		cw_do(1, unlink_coro);
+		settle(3000);
+		ck_assert(close_done);
+		ck_assert_int_eq(open_mode(2), DLM_NL);
+		ck_assert_uint_eq(count_orphans(1), 0);
+		ck_assert_uint_eq(count_free(1), before);
+		cw_teardown();
+	}
+}
+END_TEST
+
 START_TEST(the_orphans_of_a_dead_node_are_freed_by_its_recoverer)
 {
 	uint64_t before = start(2);
@@ -227,7 +320,10 @@ START_TEST(orphans_nobody_was_left_to_free_go_at_the_next_mount)
 END_TEST
 
 UNIT_MAIN("orphan", UNIT_TEST(a_file_that_nobody_has_open_is_freed_at_its_unlink),
-	  UNIT_TEST(a_file_open_elsewhere_lives_until_its_last_close), UNIT_TEST(the_orphans_of_a_dead_node_are_freed_by_its_recoverer),
+	  UNIT_TEST(a_file_open_elsewhere_lives_until_its_last_close),
+	  UNIT_TEST(an_open_takes_its_lock_only_when_the_inodes_lock_leaves),
+	  UNIT_TEST(an_open_file_without_a_lock_of_its_own_keeps_the_volume_mounted),
+	  UNIT_TEST(a_close_while_the_inodes_lock_leaves_gives_the_open_lock_back), UNIT_TEST(the_orphans_of_a_dead_node_are_freed_by_its_recoverer),
 	  UNIT_TEST(an_orphan_in_a_dead_nodes_tree_that_is_open_elsewhere_is_kept),
 	  UNIT_TEST(an_orphan_whose_last_opener_dies_is_freed_by_the_owner_of_the_tree),
 	  UNIT_TEST(orphans_nobody_was_left_to_free_go_at_the_next_mount))
