@@ -247,7 +247,9 @@ void dlm_leave(struct dlm *d, void (*done)(void *arg), void *arg)
 	struct dlm_client *c, *tmp;
 
 	HASH_ITER(hh, d->clients, c, tmp)
-		csv_assert(c->l->granted == DLM_NL && !c->l->busy);
+		csv_assertf(c->l->granted == DLM_NL && !c->l->busy, "leaving with a lock: name %02x%02x%02x%02x... of %u bytes, %s, wanted %s%s",
+			    c->l->name[0], c->l->name[1], c->l->name[2], c->l->name[3], c->l->name_len, dlm_mode_name(c->l->granted),
+			    dlm_mode_name(c->l->wanted), c->l->busy ? ", busy" : "");
 	csv_assert(!d->leaving);
 	d->leaving = true;
 	d->leave_done = done;

@@ -30,7 +30,8 @@ struct cs_sim;
 struct cs_options {
 	unsigned nodes, ops;
 	uint32_t mutate;		/* CSV_MUT_* */
-	bool verbose, no_faults, no_what_if, stream;
+	unsigned what_if;		/* 0: each in a process of its own; n: the n-th in this process, and no other (to be debugged) */
+	bool verbose, no_faults, stream;
 };
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */
@@ -137,7 +138,7 @@ struct cs_sim {
 	unsigned ops_left;
 	bool full;			/* a volume with little room */
 	bool go, winding_down, quiet, check_due, in_branch;
-	unsigned branches_left;
+	unsigned branches, branches_left, promises_left;
 	uint64_t branch_ns;
 	struct cs_ghost *ghost;
 	unsigned n_ghost, cap_ghost;
@@ -216,6 +217,7 @@ bool cs_node_run(struct cs_sim *s, unsigned node, void (*fn)(void *arg), void *a
 
 /* ---- csvsim_oracle.c ---------------------------------------------------------------------------------------------------------- */
 void cs_oracle_step(void *arg);
+void cs_dump_used(const struct cs_node *n);
 void cs_oracle_down(struct cs_node *n);
 void cs_oracle_fenced(struct cs_sim *s, struct cluster_node who);
 void cs_oracle_write(void *arg, unsigned node, uint64_t life, uint64_t off, uint32_t len);
@@ -226,6 +228,7 @@ void cs_check_now(struct cs_sim *s, const char *when);	/* the disk as it is, and
 /* ---- csvsim_run.c, csvsim_stream.c --------------------------------------------------------------------------------------------- */
 void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed);
 void cs_replay_begun(struct cs_sim *s);		/* sometimes who replays is cut off with its news unsaid */
+void cs_synced(struct cs_sim *s);			/* sometimes power goes directly after */
 void cs_stream_check(struct cs_sim *s);
 
 #endif

@@ -154,6 +154,8 @@ static void life(void *arg)
 	n->state = CS_ENDING;
 	if (csvfs_state(fs, NULL) == CSVFS_WITHDRAWN)
 		cs_count(s, "fault.withdrawn");
+	if (s->opt.verbose)
+		cs_dump_used(n);
 	ret = csvfs_umount(fs, &n->err);
 	if (ret < 0 && csvfs_state(fs, NULL) != CSVFS_WITHDRAWN) {
 		cs_fail(s, "n%u unmount: %d %s", n->node, ret, n->err.text);

@@ -17,6 +17,7 @@
 
 #include "csvfs/check/check.h"
 #include "csvfs/glock_internal.h"
+#include "csvfs/inode.h"
 #include "dlm/dlm_internal.h"
 #include "tests/sim/csvsim.h"
 #include "utils/base/base.h"
@@ -332,6 +333,32 @@ static void check_holders(struct cs_node *n)
 			}
 			if (ex && all > 1)
 				cs_fail(n->sim, "GL1: n%u: %s has %u holders, one of them EX", n->node, csv_owner_to_text(p->gl.owner, text), all);
+		}
+}
+
+static void print_name(void *arg, const char *name)
+{
+	(void)arg;
+	printf(" %s", name);
+}
+
+/* For people: what is still in use when it should not be. */
+void cs_dump_used(const struct cs_node *n)
+{
+	struct glock_table *t = n->fs->glocks;
+
+	printf("n%u runs:", n->node);
+	sched_each(n->env->sched, print_name, NULL);
+	printf("\n");
+	for (uint32_t i = 0; i < t->size; i++)
+		for (struct glock_priv *p = t->hash[i]; p; p = p->hash_next) {
+			const struct inode *ip = p->gl.owner.type == CSV_OWN_INODE ? p->gl.obj : NULL;
+			char text[CSV_OWNER_TEXT];
+
+			if (p->refs)
+				printf("n%u in use: %s %s, %u references, %s holders, %u opens%s\n", n->node, csv_owner_to_text(p->gl.owner, text),
+				       dlm_mode_name(p->gl.mode), p->refs, cds_list_empty(&p->holders) ? "no" : "has", ip ? ip->opens : 0,
+				       p->worker ? ", worker" : "");
 		}
 }
 

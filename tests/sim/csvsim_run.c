@@ -243,7 +243,7 @@ static bool all_up(void *arg)
 	if (s->failed)
 		return true;
 	for (unsigned i = 1; i <= s->opt.nodes; i++)
-		if (s->node[i].state != CS_UP || csvfs_state(s->node[i].fs, NULL) != CSVFS_ACTIVE)
+		if (s->node[i].state != CS_UP || s->node[i].leave || csvfs_state(s->node[i].fs, NULL) != CSVFS_ACTIVE)
 			return false;
 	return true;
 }
@@ -363,36 +363,43 @@ static void end_phase(struct cs_sim *s)
 /* ---- what if ---------------------------------------------------------------------------------------------------------------------- */
 
 /* In a copy of the whole world: power goes now, for all, or for one; then everything heals and must be as the model says. */
-static void branch_child(struct cs_sim *s, int fd)
+static void branch_child(struct cs_sim *s, bool all, int fd)
 {
 	unsigned node = 1 + (unsigned)sim_world_below(s->w, s->opt.nodes);
 
 	alarm(BRANCH_SECONDS);
 	s->in_branch = true;
-	if (sim_world_chance(s->w, 1, 4) && sim_world_is_up(s->w, node))
+	if (!all && sim_world_chance(s->w, 1, 4) && sim_world_is_up(s->w, node))
 		sim_net_power_cut(s->net, node);
 	else
-		power_cut_all(s, sim_world_chance(s->w, 3, 4));
+		power_cut_all(s, all || sim_world_chance(s->w, 3, 4));
 	end_phase(s);
 	fflush(stdout);
+	if (fd < 0)
+		_exit(0);
 	if (s->failed && write(fd, s->why, sizeof(s->why)) != (ssize_t)sizeof(s->why))
 		_exit(3);
 	_exit(s->failed ? 1 : 0);
 }
 
-static void branch(struct cs_sim *s)
+static void branch(struct cs_sim *s, bool all)
 {
 	char why[sizeof(s->why)] = "";
+	unsigned number = ++s->branches;
 	int fd[2], status;
 	pid_t pid;
 
+	if (s->opt.what_if == number)
+		branch_child(s, all, -1);
+	if (s->opt.what_if)
+		return;
 	fflush(stdout);
 	csv_assert(pipe(fd) == 0);
 	pid = fork();
 	csv_assert(pid >= 0);
 	if (pid == 0) {
 		close(fd[0]);
-		branch_child(s, fd[1]);
+		branch_child(s, all, fd[1]);
 	}
 	close(fd[1]);
 	if (read(fd[0], why, sizeof(why)) < 0)
@@ -401,10 +408,10 @@ static void branch(struct cs_sim *s)
 	csv_assert(waitpid(pid, &status, 0) == pid);
 	cs_count(s, "op.what_if");
 	if (WIFSIGNALED(status))
-		cs_fail(s, "if power went at this moment: it crashed (signal %d%s)", WTERMSIG(status),
+		cs_fail(s, "if power went at this moment (--what-if %u): it crashed (signal %d%s)", number, WTERMSIG(status),
 			WTERMSIG(status) == SIGALRM ? ": not over in time" : "");
 	else if (WEXITSTATUS(status))
-		cs_fail(s, "if power went at this moment: %.900s", why);
+		cs_fail(s, "if power went at this moment (--what-if %u): %.900s", number, why);
 }
 
 static void branch_due(void *arg)
@@ -414,9 +421,25 @@ static void branch_due(void *arg)
 	if (s->winding_down || s->failed || !s->branches_left)
 		return;
 	s->branches_left--;
-	if (!s->opt.no_what_if)
-		branch(s);
+	branch(s, false);
 	sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->branch_ns), branch_due, s);
+}
+
+static void synced_due(void *arg)
+{
+	struct cs_sim *s = arg;
+
+	if (!s->winding_down && !s->failed)
+		branch(s, true);
+}
+
+/* A promise was made: is it kept when the power goes at this moment? */
+void cs_synced(struct cs_sim *s)
+{
+	if (s->opt.no_faults || s->winding_down || !s->promises_left || !sim_world_chance(s->w, 1, 8))
+		return;
+	s->promises_left--;
+	sim_world_at(s->w, sim_world_now_ns(s->w), synced_due, s);
 }
 
 static void work_phase(struct cs_sim *s)
@@ -456,7 +479,8 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 		s->cfg.flush_ns = 5 * NS_PER_MS;
 	}
 	s->fault_ns = (seed / 4 % 2 ? 150 : 600) * NS_PER_MS;
-	s->branches_left = 6;
+	s->branches_left = 4;
+	s->promises_left = 6;
 	s->branch_ns = (100 + seed % 5 * 100) * NS_PER_MS;
 	s->disk = sim_disk_new(s->w, &s->cfg, NULL);
 	make_volume(s);

@@ -377,8 +377,11 @@ static void op_fsync_name(struct cs_worker *w)
 	if (!answered(w, ret))
 		return;
 	cs_count(w->n->sim, "op.fsync");
-	if (cs_judge(w, ret, "fsync"))
-		cs_name_synced(w->n->sim, n, w->n->self);
+	if (!cs_judge(w, ret, "fsync"))
+		return;
+	if (cs_same(n->owner, w->n->self))
+		cs_synced(w->n->sim);
+	cs_name_synced(w->n->sim, n, w->n->self);
 }
 
 struct versions { uint64_t v[CS_DIRS][CS_NAMES]; };
@@ -411,6 +414,7 @@ static void op_sync(struct cs_worker *w)
 	cs_count(s, dir < CS_DIRS ? "op.fsync_dir" : "op.sync");
 	if (!cs_judge(w, ret, "sync"))
 		return;
+	cs_synced(s);
 	for (unsigned d = 0; d < CS_DIRS; d++)
 		for (unsigned i = 0; i < CS_NAMES; i++)
 			if ((dir == d || dir == CS_DIRS) && untouched(s, &v, d, i))
@@ -677,8 +681,10 @@ static void data_fsync(struct cs_worker *w, struct cs_file *f)
 	int ret = csvfs_fsync(w->n->fs, f->ino, f->gen, chance(w, 1, 2));
 
 	cs_count(w->n->sim, "op.data_fsync");
-	if (!uncertain(w, ret) && cs_judge(w, ret, "fsync"))
+	if (!uncertain(w, ret) && cs_judge(w, ret, "fsync")) {
 		cs_data_synced(w->n->sim, f, (struct cluster_node){ 0 }, before);
+		cs_synced(w->n->sim);
+	}
 }
 
 static void op_data(struct cs_worker *w)

@@ -299,6 +299,14 @@ struct coro *sched_self(struct sched *s)
 	return s->current;
 }
 
+void sched_each(const struct sched *s, void (*fn)(void *arg, const char *name), void *arg)
+{
+	const struct coro *c;
+
+	cds_list_for_each_entry(c, &s->all, all)
+		fn(arg, c->name);
+}
+
 unsigned sched_coros(const struct sched *s)
 {
 	return s->n_coro;

@@ -49,6 +49,7 @@ int sched_spawn_ret(struct sched *s, const char *name, void (*fn)(void *arg), vo
 struct coro *sched_self(struct sched *s);	/* NULL outside any coroutine */
 const char *coro_name(const struct coro *c);
 unsigned sched_coros(const struct sched *s);	/* alive */
+void sched_each(const struct sched *s, void (*fn)(void *arg, const char *name), void *arg);	/* their names, oldest first */
 
 /* Flags for lock-order and await assertions, see the users. */
 #define CORO_NO_AWAIT	0x0001u		/* no await at all: asserted by every wait */
