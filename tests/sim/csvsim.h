@@ -138,6 +138,8 @@ struct cs_sim {
 	unsigned ops_left;
 	bool full;			/* a volume with little room */
 	bool go, winding_down, quiet, check_due, in_branch;
+	unsigned cut_busy;		/* node whose power goes as soon as it has writes under way */
+	bool cut_planned;
 	unsigned branches, branches_left, promises_left;
 	uint64_t branch_ns;
 	struct cs_ghost *ghost;
@@ -228,6 +230,7 @@ void cs_check_now(struct cs_sim *s, const char *when);	/* the disk as it is, and
 /* ---- csvsim_run.c, csvsim_stream.c --------------------------------------------------------------------------------------------- */
 void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed);
 void cs_replay_begun(struct cs_sim *s);		/* sometimes who replays is cut off with its news unsaid */
+void cs_disk_busy(struct cs_sim *s);
 void cs_synced(struct cs_sim *s);			/* sometimes power goes directly after */
 void cs_stream_check(struct cs_sim *s);
 

@@ -403,6 +403,7 @@ void cs_oracle_step(void *arg)
 		s->check_due = false;
 		cs_check_now(s, "after a crash");
 	}
+	cs_disk_busy(s);
 	look = is_lost_anybody(s);
 	for (unsigned i = 1; i <= s->opt.nodes; i++) {
 		struct cs_node *n = &s->node[i];

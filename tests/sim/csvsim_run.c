@@ -191,6 +191,28 @@ static void leave_one(struct cs_sim *s)
 	n->leave = true;
 }
 
+/* Power goes while writes of the node are on their way: they may land as ghosts. */
+static void cut_due(void *arg)
+{
+	struct cs_sim *s = arg;
+	unsigned node = s->cut_busy;
+
+	s->cut_busy = 0;
+	if (s->winding_down || s->failed || !sim_world_is_up(s->w, node) || !sim_net_quorate_without(s->net, node))
+		return;
+	cs_count(s, "fault.power_cut");
+	sim_net_power_cut(s->net, node);
+	sim_net_boot_later(s->net, node);
+}
+
+void cs_disk_busy(struct cs_sim *s)
+{
+	if (s->cut_busy && !s->cut_planned && sim_world_is_up(s->w, s->cut_busy) && sim_disk_pending(s->disk, s->cut_busy) >= 2) {
+		s->cut_planned = true;
+		sim_world_at(s->w, sim_world_now_ns(s->w), cut_due, s);
+	}
+}
+
 static void next_fault(void *arg)
 {
 	struct cs_sim *s = arg;
@@ -206,6 +228,12 @@ static void next_fault(void *arg)
 		break;
 	case 2:
 		leave_one(s);
+		break;
+	case 3:
+		if (s->cut_busy)
+			break;
+		s->cut_busy = 1 + (unsigned)sim_world_below(s->w, s->opt.nodes);
+		s->cut_planned = false;
 		break;
 	default:
 		sim_net_random_fault(s->net);
