@@ -50,9 +50,13 @@ static void release_run(struct csvfs *fs, struct glock_table *t)
 		owner[n] = r->owner;
 		batch[n++] = r;
 	}
-	company = glock_company_take(t, owner + n, COMPANY, &more);
-	ret = jnl_release(fs->jnl, owner, n + more);
-	glock_company_put(company);
+	if (fs->jnl) {
+		company = glock_company_take(t, owner + n, COMPANY, &more);
+		ret = jnl_release(fs->jnl, owner, n + more);
+		glock_company_put(company);
+	} else {		/* shut down while these waited: in order, then all is home; or withdrawn, then nothing leaves */
+		ret = fs->state == CSVFS_WITHDRAWN ? -CSV_E_WITHDRAWN : 0;
+	}
 	for (uint32_t i = 0; i < n; i++) {
 		batch[i]->status = ret;
 		batch[i]->done = true;
