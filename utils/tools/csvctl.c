@@ -38,6 +38,14 @@ const char *cc_opt(const struct cc *cc, const char *name)
 	return NULL;
 }
 
+const char *cc_opt_nth(const struct cc *cc, const char *name, unsigned i)
+{
+	for (unsigned k = 0; k < cc->n_values; k++)
+		if (!strcmp(cc->cmd->opts[cc->value[k].opt].name, name) && !i--)
+			return cc->value[k].value;
+	return NULL;
+}
+
 enum rpc_code cc_fail(struct cc *cc, enum rpc_code code, const char *fmt, ...)
 {
 	char text[sizeof(((struct csv_err *)0)->text)];
@@ -136,6 +144,10 @@ static void parse_long(struct cc *cc, int argc, char **argv, int *i)
 		if (!o->arg && eq)
 			usage_end("--%s: takes no value", o->name);
 		cc->opt[k] = o->arg ? value_of(argc, argv, i, eq) : "";
+		if (cc->n_values == ARRAY_SIZE(cc->value))
+			usage_end("too many options");
+		cc->value[cc->n_values].opt = k;
+		cc->value[cc->n_values++].value = cc->opt[k];
 		return;
 	}
 	usage_end("%s: unknown option of %s %s", argv[*i], cc->cmd->noun, cc->cmd->verb);

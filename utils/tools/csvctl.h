@@ -22,7 +22,9 @@ enum cc_type { CC_TEXT, CC_INT, CC_SIZE, CC_MS, CC_BOOL, CC_LIST };
 
 /* A column of the table; with its type also of the documentation of the JSON. */
 struct cc_col { const char *key, *title; enum cc_type type; };
-/* --name ARG; arg NULL: a switch. */
+#define CC_OPTS_MAX 16
+#define CC_VALUES_MAX 256
+/* --name ARG; arg NULL: a switch; arg ends with "...": it may be given again and again (cc_opt_nth). */
 struct cc_opt { const char *name, *arg, *help; bool required; };
 
 struct cc;
@@ -33,7 +35,7 @@ struct cc_cmd {
 	bool change;			/* has --dry-run */
 	bool pairs;			/* the table shows one item as lines "key value" */
 	bool paths;			/* the arguments are files (completion) */
-	struct cc_opt opts[8];		/* ends with name NULL */
+	struct cc_opt opts[CC_OPTS_MAX];	/* ends with name NULL */
 	struct cc_col cols[12];		/* the first names the item; ends with key NULL */
 	const char *help;		/* one line */
 	const char *text;		/* for the manual: more, or NULL */
@@ -51,7 +53,9 @@ struct cc {
 	enum cc_format format;
 	const char *arg[64];
 	unsigned n_args;
-	const char *opt[8];		/* value, or "" for a switch; NULL: not given; as cmd->opts */
+	const char *opt[CC_OPTS_MAX];	/* value (the last one), or "" for a switch; NULL: not given; as cmd->opts */
+	struct { unsigned opt; const char *value; } value[CC_VALUES_MAX];	/* all values in their order; opt: index into cmd->opts */
+	unsigned n_values;
 	bool dry_run;
 	int timeout_ms;
 	bool progress;			/* standard error is a terminal */
@@ -59,6 +63,8 @@ struct cc {
 	volatile sig_atomic_t *cancelled;
 };
 const char *cc_opt(const struct cc *cc, const char *name);
+/* The i-th value of an option that may be repeated; NULL: there are not so many. */
+const char *cc_opt_nth(const struct cc *cc, const char *name, unsigned i);
 /* Error: message into the reply, and returns code. */
 enum rpc_code cc_fail(struct cc *cc, enum rpc_code code, const char *fmt, ...) csv_printf_like(3, 4);
 
