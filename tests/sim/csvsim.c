@@ -2,7 +2,8 @@
 /*
  * csvsim - the whole file system on a simulated cluster with faults of every kind, one thread, one seed.
  *
- *	csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--stream] [--verbose]
+ *	csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR]
+ *	       [--stream] [--verbose]
  *
  * --ops is per node.  Each seed runs in a process of its own, so a failed assertion is a failed seed, and what crashed nodes leave in
  * memory goes with it.  Exit code 0: all invariants held (csvsim_oracle.c, csvsim_name.c, csvsim_data.c), and over a range of at
@@ -134,7 +135,8 @@ static void run_seed(const struct cs_options *opt, uint64_t seed, struct result 
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--stream] [--verbose]\n"
+	fprintf(stderr, "usage: csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR]\n"
+			"              [--stream] [--verbose]\n"
 			"mutations:");
 	for (size_t i = 0; i < ARRAY_SIZE(mutations); i++)
 		fprintf(stderr, " %s", mutations[i].name);
@@ -156,7 +158,7 @@ static bool options(int argc, char **argv, struct cs_options *opt, uint64_t *fir
 		{ "nodes", required_argument, NULL, 'n' }, { "ops", required_argument, NULL, 'o' }, { "seed", required_argument, NULL, 's' },
 		{ "seeds", required_argument, NULL, 'r' }, { "mutate", required_argument, NULL, 'm' }, { "verbose", no_argument, NULL, 'v' },
 		{ "no-faults", no_argument, NULL, 'f' }, { "stream", no_argument, NULL, 't' },
-		{ "what-if", required_argument, NULL, 'w' }, { NULL, 0, NULL, 0 },
+		{ "what-if", required_argument, NULL, 'w' }, { "watch", required_argument, NULL, 'W' }, { NULL, 0, NULL, 0 },
 	};
 	int c;
 
@@ -190,6 +192,11 @@ static bool options(int argc, char **argv, struct cs_options *opt, uint64_t *fir
 			break;
 		case 'w':
 			opt->what_if = (unsigned)atoi(optarg);
+			break;
+		case 'W':
+			if (sscanf(optarg, "f%u:%u", &opt->watch_file, &opt->watch_sector) != 2 || opt->watch_file >= CS_FILES)
+				return false;
+			opt->watch = true;
 			break;
 		case 't':
 			opt->stream = true;

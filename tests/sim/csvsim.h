@@ -32,6 +32,8 @@ struct cs_options {
 	uint32_t mutate;		/* CSV_MUT_* */
 	unsigned what_if;		/* 0: each in a process of its own; n: the n-th in this process, and no other (to be debugged) */
 	bool verbose, no_faults, stream;
+	bool watch;			/* print what the model makes of one sector */
+	unsigned watch_file, watch_sector;
 };
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */
@@ -82,6 +84,7 @@ struct cs_worker {
 	const char *doing;		/* NULL: between operations */
 	uint64_t doing_since_ns;
 	uint64_t opened;		/* inode held open */
+	uint64_t reading;		/* the step in which a read of a file with a data model began that is under way; 0: none */
 	bool done;
 	struct coro *coro;
 	bool cancelled;			/* an interrupt was sent to it */
@@ -186,6 +189,7 @@ void cs_data_begin(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t
 void cs_data_end(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t count, uint64_t token);
 void cs_data_uncertain(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t count, uint64_t token);
 void cs_data_fill(void *buf, uint32_t sectors, uint64_t value);
+/* worker.reading is `started` from before the read until after this. */
 void cs_data_read(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t count, const void *buf, struct cluster_node by,
 		  uint64_t started, const char *op);
 void cs_data_append_begin(struct cs_sim *s, struct cluster_node by, uint64_t value);

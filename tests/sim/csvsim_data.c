@@ -17,6 +17,22 @@
 
 #define NEVER UINT64_MAX
 
+/* --watch: the life of one sector, for people. */
+static void watched(struct cs_sim *s, const struct cs_sector *c, const char *what, struct cluster_node by, uint64_t value)
+{
+	if (!s->opt.watch || c != &s->file[s->opt.watch_file].sec[s->opt.watch_sector])
+		return;
+	printf("watch: %.6f s, step %" PRIu64 ": n%u.%" PRIu64 " %s %" PRIu64 ":", (double)sim_world_now_ns(s->w) / 1e9, cs_now(s), by.nodeid,
+	       by.incarnation, what, value);
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct cs_write *w = &c->w[i];
+
+		printf(" [%" PRIu64 " n%u %" PRIu64 "..%" PRId64 "%s%s%s]", w->value, w->by.nodeid, w->start, (int64_t)w->end,
+		       w->durable ? " durable" : "", w->seen ? " seen" : "", w->maylost ? " may be lost" : "");
+	}
+	printf("\n");
+}
+
 void cs_data_init(struct cs_sim *s)
 {
 	for (unsigned i = 0; i < CS_FILES; i++) {
@@ -50,12 +66,39 @@ static bool overwritten(const struct cs_sector *c, const struct cs_write *v, uin
 	return false;
 }
 
-static void prune(struct cs_sim *s, struct cs_sector *c)
+/*
+ * No read under way, and none that is still to come, began before this step.  Until then a value that was overwritten may still be
+ * returned: a read of 304 that began before the write of 331 ended,
+ *
+ *	n2: read begins ............................. 304
+ *	n3:          write 331 ends, fsync: durable
+ *
+ * is in order, for it is one of before and after.  So what is overwritten for ever goes from the model when the overwriting ended
+ * before the oldest read began: overwritten() is then true of it for every read, for ever.
+ */
+static uint64_t oldest_read(const struct cs_sim *s)
+{
+	uint64_t oldest = cs_now(s);
+
+	for (unsigned i = 1; i <= s->opt.nodes; i++) {
+		const struct cs_node *n = &s->node[i];
+
+		for (unsigned k = 0; k < CS_WORKERS + CS_DP_THREADS; k++) {
+			const struct cs_worker *w = k < CS_WORKERS ? &n->w[k] : &n->d[k - CS_WORKERS].w;
+
+			if (w->reading && w->reading < oldest)
+				oldest = w->reading;
+		}
+	}
+	return oldest;
+}
+
+static void prune(struct cs_sector *c, uint64_t from)
 {
 	unsigned out = 0;
 
 	for (unsigned i = 0; i < c->n; i++)
-		if (!overwritten(c, &c->w[i], cs_now(s), true)) {
+		if (!overwritten(c, &c->w[i], from, true)) {
 			struct cs_write w = c->w[i];
 
 			/* Kept in order; what is dropped is moved behind, so that overwritten() sees all of them meanwhile. */
@@ -65,9 +108,9 @@ static void prune(struct cs_sim *s, struct cs_sector *c)
 	c->n = out;
 }
 
-static struct cs_write *add(struct cs_sim *s, struct cs_sector *c, struct cs_write w)
+static struct cs_write *add(struct cs_sector *c, struct cs_write w, uint64_t from)
 {
-	prune(s, c);
+	prune(c, from);
 	if (c->n == c->cap) {
 		c->cap *= 2;
 		c->w = realloc(c->w, c->cap * sizeof(*c->w));
@@ -81,9 +124,13 @@ static struct cs_write *add(struct cs_sim *s, struct cs_sector *c, struct cs_wri
 void cs_data_begin(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t count, struct cluster_node by, uint64_t value,
 		   uint64_t *ret_token)
 {
+	uint64_t from = oldest_read(s);
+
 	csv_assert(first + count <= f->sectors);
-	for (uint32_t i = first; i < first + count; i++)
-		add(s, &f->sec[i], (struct cs_write){ .value = value, .start = cs_now(s), .end = NEVER, .by = by });
+	for (uint32_t i = first; i < first + count; i++) {
+		add(&f->sec[i], (struct cs_write){ .value = value, .start = cs_now(s), .end = NEVER, .by = by }, from);
+		watched(s, &f->sec[i], "begins to write", by, value);
+	}
 	*ret_token = cs_now(s);
 }
 
@@ -100,19 +147,22 @@ void cs_data_end(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t c
 	for (uint32_t i = first; i < first + count; i++) {
 		struct cs_write *w = find(&f->sec[i], token);
 
-		if (w)
-			w->end = cs_now(s);
+		if (!w)
+			continue;
+		w->end = cs_now(s);
+		watched(s, &f->sec[i], "has written", w->by, w->value);
 	}
 }
 
 void cs_data_uncertain(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t count, uint64_t token)
 {
-	(void)s;
 	for (uint32_t i = first; i < first + count; i++) {
 		struct cs_write *w = find(&f->sec[i], token);
 
-		if (w)
-			w->maylost = true;
+		if (!w)
+			continue;
+		w->maylost = true;
+		watched(s, &f->sec[i], "got no answer for", w->by, w->value);
 	}
 }
 
@@ -134,7 +184,7 @@ static void append_found(struct cs_sim *s, struct cs_file *f, struct cs_sector *
 
 		if (a->value != value)
 			continue;
-		add(s, c, (struct cs_write){ .value = value, .start = a->start, .end = NEVER, .by = a->by });
+		add(c, (struct cs_write){ .value = value, .start = a->start, .end = NEVER, .by = a->by }, oldest_read(s));
 		*a = s->append[--s->n_append];
 		return;
 	}
@@ -148,6 +198,7 @@ static void read_sector(struct cs_sim *s, struct cs_file *f, uint32_t at, uint64
 	unsigned out = 0, hits = 0;
 	bool known = false;
 
+	watched(s, c, "reads", by, value);
 	append_found(s, f, c, value);
 	for (unsigned i = 0; i < c->n; i++) {
 		if (c->w[i].value != value)
@@ -166,8 +217,9 @@ static void read_sector(struct cs_sim *s, struct cs_file *f, uint32_t at, uint64
 		for (unsigned i = 0; i < c->n; i++)
 			if (!c->w[i].maylost && c->w[i].end < started)
 				newest = c->w[i].value;
-		cs_fail(s, "G1: n%u %s: file %s sector %u: value %" PRIu64 " %s; the last one written for certain is %" PRIu64, by.nodeid, op,
-			f->name, at, value, known ? "was overwritten before" : "was never written there or was lost for good", newest);
+		cs_fail(s, "G1: n%u %s: file %s sector %u: value %" PRIu64 " %s; the last one written for certain is %" PRIu64
+			", the read began in step %" PRIu64, by.nodeid, op, f->name, at, value,
+			known ? "was overwritten before" : "was never written there or was lost for good", newest, started);
 		return;
 	}
 	hit->end = csv_min(hit->end, cs_now(s));
@@ -191,6 +243,7 @@ void cs_data_read(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t 
 {
 	const uint64_t *p = buf;
 
+	csv_assert(oldest_read(s) <= started);
 	for (uint32_t i = 0; i < count && !s->failed; i++, p += CS_SECTOR / 8) {
 		for (unsigned k = 1; k < CS_SECTOR / 8; k++)
 			if (p[k] != p[0]) {
@@ -236,6 +289,8 @@ void cs_data_appended(struct cs_sim *s, struct cs_file *f, uint64_t off, struct 
 
 void cs_data_synced(struct cs_sim *s, struct cs_file *f, struct cluster_node by, uint64_t before)
 {
+	uint64_t from = oldest_read(s);
+
 	for (uint32_t i = 0; i < f->sectors; i++) {
 		struct cs_sector *c = &f->sec[i];
 
@@ -243,16 +298,20 @@ void cs_data_synced(struct cs_sim *s, struct cs_file *f, struct cluster_node by,
 			if (c->w[k].end < before && !c->w[k].maylost && (!by.nodeid || cs_same(c->w[k].by, by)))
 				c->w[k].durable = true;
 		if (c->n > 1)
-			prune(s, c);
+			prune(c, from);
+		watched(s, c, "syncs what ended before", by, before);
 	}
 }
 
-static void each(struct cs_sim *s, void (*fn)(struct cs_sim *s, struct cs_write *w, struct cluster_node who), struct cluster_node who)
+static void each(struct cs_sim *s, void (*fn)(struct cs_sim *s, struct cs_write *w, struct cluster_node who), struct cluster_node who,
+		 const char *what)
 {
 	for (unsigned i = 0; i < CS_FILES; i++)
-		for (uint32_t k = 0; k < s->file[i].sectors; k++)
+		for (uint32_t k = 0; k < s->file[i].sectors; k++) {
 			for (unsigned j = 0; j < s->file[i].sec[k].n; j++)
 				fn(s, &s->file[i].sec[k].w[j], who);
+			watched(s, &s->file[i].sec[k], what, who, 0);
+		}
 }
 
 static void dead(struct cs_sim *s, struct cs_write *w, struct cluster_node who)
@@ -278,17 +337,17 @@ static void power_loss(struct cs_sim *s, struct cs_write *w, struct cluster_node
 
 void cs_data_dead(struct cs_sim *s, struct cluster_node who)
 {
-	each(s, dead, who);
+	each(s, dead, who, "is dead");
 }
 
 void cs_data_settled(struct cs_sim *s, struct cluster_node who)
 {
-	each(s, settled, who);
+	each(s, settled, who, "is settled");
 }
 
 void cs_data_power_loss(struct cs_sim *s)
 {
-	each(s, power_loss, (struct cluster_node){ 0 });
+	each(s, power_loss, (struct cluster_node){ 0 }, "is the array without power");
 }
 
 uint32_t cs_data_appended_sectors(const struct cs_file *f)

@@ -77,6 +77,7 @@ static void one(struct cs_dp *d)
 	w->doing_since_ns = sim_world_now_ns(s->w);
 	d->io = (struct dp_io){ .ino = f->ino, .gen = f->gen, .write = write, .off = (uint64_t)first * CS_SECTOR, .len = count * CS_SECTOR };
 	memset(d->buf, 0, count * CS_SECTOR);
+	w->reading = write ? 0 : started;
 	if (write) {
 		cs_data_fill(d->buf, count, value);
 		cs_data_begin(s, f, first, count, w->n->self, value, &token);
@@ -100,6 +101,7 @@ static void one(struct cs_dp *d)
 	}
 	w->doing = NULL;
 	if (cs_worker_dead(w) || !cs_judge(w, n, "in-place")) {
+		w->reading = 0;
 		if (write)
 			cs_data_uncertain(s, f, first, count, token);
 		return;
@@ -110,6 +112,7 @@ static void one(struct cs_dp *d)
 	} else {
 		cs_data_read(s, f, first, count, d->buf, w->n->self, started, "in-place read");
 	}
+	w->reading = 0;
 }
 
 void cs_dp_main(void *arg)

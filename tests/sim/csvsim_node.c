@@ -42,8 +42,12 @@ void cs_node_down(void *arg, unsigned node)
 
 	cs_node_dead(n);
 	cs_oracle_down(n);
-	for (unsigned i = 0; i < CS_WORKERS; i++)
+	for (unsigned i = 0; i < CS_WORKERS; i++) {
 		pending_over(s, &n->w[i]);
+		n->w[i].reading = 0;
+	}
+	for (unsigned i = 0; i < CS_DP_THREADS; i++)
+		n->d[i].w.reading = 0;
 	if (n->state != CS_ENDED)
 		s->check_due = true;
 	n->state = CS_DOWN;

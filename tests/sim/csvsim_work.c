@@ -602,12 +602,14 @@ static void data_read(struct cs_worker *w, struct cs_file *f, uint32_t first, ui
 
 	csv_assert(buf);
 	memset(buf, 0, count * CS_SECTOR);
+	w->reading = started;
 	n = csvfs_read(w->n->fs, f->ino, f->gen, (uint64_t)first * CS_SECTOR, buf, count * CS_SECTOR);
 	cs_count(s, "op.data_read");
 	if (!uncertain(w, n) && cs_judge(w, n, op)) {
 		memset(buf + n, 0, count * CS_SECTOR - (size_t)n);
 		cs_data_read(s, f, first, count, buf, w->n->self, started, op);
 	}
+	w->reading = 0;
 	free(buf);
 }
 
