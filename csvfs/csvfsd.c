@@ -89,6 +89,9 @@ static int fuse_start(struct csvfsd *d)
 	if (fuse_session_mount(f->se, d->opt.dir))
 		return csv_err_set(&d->err, -EIO, "%s: FUSE mount failed; is /dev/fuse there and DIR an empty directory?", d->opt.dir);
 	d->mounted = true;
+	if (!utab_add(d->opt.device, d->opt.dir))
+		log_to(&d->w.log, LOG_L_WARN, "/run/mount/utab cannot be written: umount(8) of %s will not wait until the node has left the volume",
+		       d->opt.dir);
 	return workers_start(f, n, &d->err);
 }
 
@@ -100,8 +103,10 @@ static void stop_coro(void *arg)
 	struct csv_err err = { 0 };
 	int rc = 0;
 
-	if (d->mounted)
+	if (d->mounted) {
 		fuse_session_unmount(d->f.se);
+		utab_remove(d->opt.device, d->opt.dir);
+	}
 	workers_stop(&d->f);
 	while (d->f.ops)
 		coro_sleep_ns(d->w.sched, 10 * NS_PER_MS);	/* requests that are still on the control plane answer into the void */
@@ -125,6 +130,7 @@ static void stop(struct csvfsd *d, const char *why)
 		return;
 	d->stopping = true;
 	log_to(&d->w.log, LOG_L_NOTE, "%s: unmounting: %s", d->opt.dir, why);
+	world_leaving(&d->w);
 	if (sched_spawn(d->w.sched, "stop", stop_coro, d))
 		csv_panic("out of memory while unmounting");
 }

@@ -5,6 +5,7 @@
  *	csvfsd.c	  main: order of start and stop, signals
  *	csvfsd_options.c  command line
  *	csvfsd_ready.c	  going to the background; telling the caller of mount how it went
+ *	csvfsd_utab.c	  what umount(8) is told
  *	csvfsd_world.c	  the ports, put together (struct env)
  *	fuse_*.c	  requests
  */
@@ -36,6 +37,11 @@ int ready_background(struct ready *ret, struct csv_err *err);
 void ready_ok(struct ready *r);
 void ready_fail(struct ready *r, const struct csv_err *err);
 
+/* ---- csvfsd_utab.c --------------------------------------------------------------------------------------------------- */
+/* umount(8) of this mount waits until the daemon has left; false: it cannot be told (after mounting, before "mounted" is said). */
+bool utab_add(const char *device, const char *dir);
+void utab_remove(const char *device, const char *dir);
+
 /* ---- csvfsd_world.c ------------------------------------------------------------------------------------------------ */
 struct world {
 	struct env env;			/* what the core sees */
@@ -57,6 +63,8 @@ struct world {
 };
 /* Before any thread: the fencing helper is forked here (R15). 0 or -errno with err. Everything is undone on failure. */
 int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *err);
+/* For the next mount on this node: it waits until this daemon has gone. */
+void world_leaving(struct world *w);
 /* Nothing in flight any more. */
 void world_close(struct world *w);
 

@@ -26,6 +26,8 @@
 
 #define RUN_DIR "/run/csvfs"
 #define LOCK_WAIT_MS 1000u
+#define LEAVE_WAIT_MS 60000u		/* write back, lock tables given over, neighbours that do not answer */
+#define LEAVING "leaving\n"
 #define LOCK_EVERY_MS 10u
 
 /* ---- log: standard error in the foreground, syslog otherwise ------------------------------------------------------ */
@@ -103,6 +105,58 @@ static int probe_volume(struct world *w, const struct csvfsd_options *o, struct 
 	return rc;
 }
 
+void world_leaving(struct world *w)
+{
+	int fd = open(w->lock_path, O_WRONLY | O_APPEND | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, LEAVING, strlen(LEAVING)) < 0)
+		log_to(&w->log, LOG_L_WARN, "%s: %s: the next mount on this node may be refused while this daemon leaves", w->lock_path,
+		       strerror(errno));
+	close(fd);
+}
+
+/* The holder's pid; ret_leaving: it said that it goes. */
+static int lock_holder(int fd, bool *ret_leaving)
+{
+	char buf[3 * PATH_MAX];
+	ssize_t n = pread(fd, buf, sizeof(buf) - 1, 0);
+	int pid = 0;
+
+	buf[n < 0 ? 0 : n] = 0;
+	*ret_leaving = strstr(buf, "\n" LEAVING) != NULL;
+	sscanf(buf, "pid %d", &pid);
+	return pid;
+}
+
+/*
+ * Who holds the lock has the volume mounted, is leaving (a mount that follows an unmount waits for it), or was just killed, its I/O
+ * on the way to its end.  Only what stays is an error.
+ */
+static int lock_wait(int fd, const char *device, const char *path, struct csv_err *err)
+{
+	unsigned waited = 0;
+	bool leaving = false;
+	int pid;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return csv_err_set(err, -errno, "%s: %s", path, strerror(errno));
+		pid = lock_holder(fd, &leaving);
+		if (waited >= (leaving ? LEAVE_WAIT_MS : LOCK_WAIT_MS)) {
+			if (leaving)
+				return csv_err_set(err, -EBUSY,
+						   "%s: the last daemon of this node (process %d) is still leaving the volume after %u s; see the system log and /proc/%d/stack",
+						   device, pid, LEAVE_WAIT_MS / 1000, pid);
+			return csv_err_set(err, -EBUSY, "%s: this volume is mounted on this node already (process %d); see /proc/mounts", device, pid);
+		}
+		poll(NULL, 0, LOCK_EVERY_MS);
+		waited += LOCK_EVERY_MS;
+	}
+	return 0;
+}
+
 /*
  * Held until the process's memory is gone, which is after the kernel waited for the process's I/O (lock_into_memory()), so who
  * gets it knows that no earlier daemon of this node writes to the volume any more.
@@ -110,8 +164,7 @@ static int probe_volume(struct world *w, const struct csvfsd_options *o, struct 
 static int lock_volume(struct world *w, const struct csvfsd_options *o, struct csv_err *err)
 {
 	char path[128], dir[PATH_MAX], uuid[CSV_UUID_TEXT_BYTES];
-	unsigned waited = 0;
-	int fd, busy;
+	int fd, rc;
 
 	if (!realpath(o->dir, dir))
 		return csv_err_set(err, -errno, "%s: %s", o->dir, strerror(errno));
@@ -122,20 +175,10 @@ static int lock_volume(struct world *w, const struct csvfsd_options *o, struct c
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return csv_err_set(err, -errno, "%s: %s", path, strerror(errno));
-	/* The last daemon may be on its way out, its witness may just be looking. */
-	while ((busy = flock(fd, LOCK_EX | LOCK_NB)) && (errno == EWOULDBLOCK || errno == EINTR) && waited < LOCK_WAIT_MS) {
-		poll(NULL, 0, LOCK_EVERY_MS);
-		waited += LOCK_EVERY_MS;
-	}
-	if (busy) {
-		int e = errno;
-
+	rc = lock_wait(fd, o->device, path, err);
+	if (rc) {
 		close(fd);
-		if (e == EWOULDBLOCK)
-			return csv_err_set(err, -EBUSY,
-					   "%s: this volume is mounted on this node already (or its last daemon is still leaving); see /proc/mounts",
-					   o->device);
-		return csv_err_set(err, -e, "%s: %s", path, strerror(e));
+		return rc;
 	}
 	/* For csvctl and umount: who, what, where.  The file stays when the lock goes; only a held lock means "mounted". */
 	if (ftruncate(fd, 0) || dprintf(fd, "pid %d\ndevice %s\ndir %s\nuuid %s\n", getpid(), o->device, dir,
