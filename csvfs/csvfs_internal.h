@@ -80,7 +80,9 @@ struct csvfs {
 	unsigned coros;			/* background coroutines alive */
 	struct job state_job;		/* reports a change of state */
 	bool joined, leave_acked, left;	/* left: withdrawn and out of the group */
-	bool jnl_shut;			/* a healed minority has written back */
+	bool healing;			/* a healed minority is giving back (withdraw.c) */
+	bool jnl_ending, jnl_ended;	/* fs_jnl_end() */
+	int jnl_end_ret;
 	struct glock_holder mount_gh;	/* `mount` PR for the life of the mount */
 };
 
@@ -123,6 +125,12 @@ struct glock *glock_find(struct csvfs *fs, struct csv_owner res);	/* no referenc
 void fs_withdraw(struct csvfs *fs, const char *fmt, ...) csv_printf_like(2, 3);
 /* The others went on without us and have not fenced us (R11): write back, give the slot up, then withdraw. */
 void fs_purged(struct csvfs *fs);
+/*
+ * Commits, writes everything home and ends the journal, once in a life: who comes second (unmount and the heal of a minority meet)
+ * waits for the first and has its result.  0 also when it was 0 and the journal is freed: only then may the slot be FREE.
+ */
+int fs_jnl_end(struct csvfs *fs);
+void fs_heal_wait(struct csvfs *fs);	/* until a heal that is under way has given back, or failed to */
 
 /* ---- orphan.c ------------------------------------------------------------------------------------------------------------------ */
 /*

@@ -237,9 +237,11 @@ static int tidy(struct csvfs *fs)
 		if (!ret)
 			ret = glock_drop_all(fs);
 	}
+	fs_heal_wait(fs);
 	if (fs->jnl) {
-		int shut = fs->jnl_shut ? 0 : jnl_shutdown(fs->jnl);
+		int shut = fs_jnl_end(fs);
 
+		fs_heal_wait(fs);		/* that began meanwhile */
 		if (!ret)
 			ret = shut;
 		jnl_free(fs->jnl);

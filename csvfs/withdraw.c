@@ -9,7 +9,12 @@
  *	10 s	nothing drained: leave without a word, and be fenced (R9)
  *
  * Healed minority (R11): the others went on without us, but nobody has fenced us: what we hold is still ours.  Then the order is: no new
- * operations -> all members have said what they know, and none that we are fenced -> those under way end -> commit, write back, drain -> slot FREE -> as above.  Nothing of our lock state is merged.
+ * operations -> those under way end -> all members have said what they know, and none that we are fenced -> commit, write back, drain
+ * -> slot FREE -> as above.  Nothing of our lock state is merged.
+ * An unmount meanwhile waits for that: it neither writes before it is known that we are not fenced, nor takes the journal away under it,
+ *
+ *	heal: waits for the others' word			unmount: ends the journal, which fails half way, and frees it
+ *	heal: no journal, nothing to write back: slot FREE	...: what was committed and not home is lost
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -97,12 +102,25 @@ static bool holder_left(void *arg, const struct glock_info *i)
 	return !*ret;
 }
 
-static int heal_write_back(struct csvfs *fs)
+int fs_jnl_end(struct csvfs *fs)
 {
-	int ret = jnl_shutdown(fs->jnl);
+	if (!fs->jnl)
+		return fs->jnl_end_ret;
+	if (!fs->jnl_ending) {
+		fs->jnl_ending = true;
+		fs->jnl_end_ret = jnl_shutdown(fs->jnl);
+		fs->jnl_ended = true;
+		sched_wake_all(fs->env->sched, &fs->state_wq);
+	}
+	while (!fs->jnl_ended)
+		sched_wait(fs->env->sched, &fs->state_wq);
+	return fs->jnl_end_ret;
+}
 
-	fs->jnl_shut = true;
-	return ret;
+void fs_heal_wait(struct csvfs *fs)
+{
+	while (fs->healing)
+		sched_wait(fs->env->sched, &fs->state_wq);
 }
 
 static void heal_coro(void *arg)
@@ -124,13 +142,15 @@ static void heal_coro(void *arg)
 		ret = -ETIMEDOUT;
 	if (!ret && !recover_unfenced(fs, end))
 		ret = -CSV_E_FENCED;
-	if (!ret && fs->jnl && !fs->env->blk->gate_closed)
-		ret = heal_write_back(fs);
+	if (!ret && !fs->env->blk->gate_closed)
+		ret = fs_jnl_end(fs);
 	if (!ret && fs->slot != CSV_NO_SLOT && !fs->env->blk->gate_closed)
 		ret = slot_write_free(fs);
 	if (ret < 0)
 		fs_log(fs, LOG_L_ERR, "volume %s: write back after the others went on: %s", fs->geo.label, csv_err_describe(ret));
 	gone(fs, fs->reason);
+	fs->healing = false;
+	sched_wake_all(fs->env->sched, &fs->state_wq);
 }
 
 void fs_purged(struct csvfs *fs)
@@ -139,6 +159,9 @@ void fs_purged(struct csvfs *fs)
 		return;
 	fs_set_state(fs, CSVFS_WITHDRAWN, "the others went on without this node; unmount and mount again");
 	glock_withdraw_all(fs);
-	if (fs_spawn(fs, "heal", heal_coro, fs) < 0)
+	fs->healing = true;
+	if (fs_spawn(fs, "heal", heal_coro, fs) < 0) {
+		fs->healing = false;
 		gone(fs, fs->reason);
+	}
 }

@@ -59,6 +59,7 @@ struct cw_node {
 	bool wants[CW_NODES], linked[CW_NODES];
 	struct cds_list_head agents;		/* struct cw_fencing */
 	bool hold_writes;
+	unsigned fail_writes;			/* the next so many answer -EIO */
 	struct cds_list_head late;		/* struct cw_write on their way */
 	struct csvfs_options opt;
 	struct csvfs *fs;
@@ -261,6 +262,11 @@ static void cw_blk_submit(struct blk *b, struct blk_req *r)
 		memcpy(r->buf, cw.disk + r->off, r->len);
 		break;
 	case BLK_WRITE:
+		if (n->fail_writes) {
+			n->fail_writes--;
+			blk_complete_later(b, r, -EIO);
+			return;
+		}
 		if (n->hold_writes) {
 			w = calloc(1, sizeof(*w) + r->len);
 			w->req = r;

@@ -526,6 +526,71 @@ START_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up)
 }
 END_TEST
 
+static bool is_withdrawn(void *arg)
+{
+	return csvfs_state(((struct cw_node *)arg)->fs, NULL) == CSVFS_WITHDRAWN;
+}
+
+static bool hold;
+
+/* An operation that has begun before. */
+static void hold_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct glock_holder gh;
+
+	n->ret = glock_get(n->fs, OWN_GROUP(1), DLM_PR, 0, &gh);
+	n->done = true;
+	while (hold)
+		coro_sleep_ns(n->env.sched, NS_PER_MS);
+	glock_put(&gh);
+}
+
+/*
+ * Its unmount begins while it still waits for an operation under way (or for what the others know), and ends its journal first.  Only who has written everything
+ * home may say FREE: what did not get home is in the log, for the others to replay.
+ */
+static void heal_and_unmount_at_once(bool fails)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	set(1, 93);
+	hold = true;
+	cw_do(1, hold_coro);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	cw.fence_fail = 100000;
+	cw_partition(1u << 1);
+	settle(3000);
+	set(1, 94);			/* the lock is cached; committed, not home */
+	cw_partition(0);
+	ck_assert(cw_run(10000, is_withdrawn, cw_n(1)));
+	cw_n(1)->fail_writes = fails;
+	cw_start(1, cw_umount_coro);
+	settle(100);
+	hold = false;
+	ck_assert(cw_run(30000, cw_is_done, cw_n(1)));
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	cw_off(1, false);
+	ck_assert_uint_eq(get(2), 94);
+	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
+	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).proof_kind, fails ? CSV_PROOF_WITHDRAW : CSV_PROOF_RELEASE);
+	cw_teardown();
+}
+
+START_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same)
+{
+	heal_and_unmount_at_once(false);
+}
+END_TEST
+
+START_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed)
+{
+	heal_and_unmount_at_once(true);
+}
+END_TEST
+
 START_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write)
 {
 	uint64_t writes;
@@ -601,6 +666,8 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
 	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
+	  UNIT_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same),
+	  UNIT_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed),
 	  UNIT_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write),
 	  UNIT_TEST(an_operators_word_is_a_proof_unless_the_heartbeat_moves),
 	  UNIT_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence))
