@@ -48,7 +48,8 @@
 /* What lock covers a block: (resource type, id). */
 enum csv_owner_type {
 	CSV_OWN_NONE = 0, CSV_OWN_SLOT = 1, CSV_OWN_INODE = 2, CSV_OWN_GROUP = 3, CSV_OWN_OPEN = 4, CSV_OWN_VMAP = 5, CSV_OWN_VNEG = 6,
-	CSV_OWN_MOUNT = 7, CSV_OWN_RENAME = 8, CSV_OWN_ORPHAN = 9, CSV_OWN_REPLAY = 10, CSV_OWN_PLOCK = 11, CSV_OWN_TYPES = 12,
+	CSV_OWN_MOUNT = 7, CSV_OWN_RENAME = 8, CSV_OWN_ORPHAN = 9, CSV_OWN_REPLAY = 10, CSV_OWN_PLOCK = 11, CSV_OWN_USE = 12,
+	CSV_OWN_TYPES = 13,
 };
 struct csv_owner { uint32_t type; uint64_t id; };
 

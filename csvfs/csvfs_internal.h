@@ -92,6 +92,9 @@ static inline struct csv_owner csv_owner_make(uint32_t type, uint64_t id) { retu
 #define OWN_OPEN(ino) csv_owner_make(CSV_OWN_OPEN, (ino))
 #define OWN_ORPHAN(slot) csv_owner_make(CSV_OWN_ORPHAN, (slot))
 #define OWN_SLOT(slot) csv_owner_make(CSV_OWN_SLOT, (slot))
+#define OWN_VMAP(ino) csv_owner_make(CSV_OWN_VMAP, (ino))
+#define OWN_VNEG(ino) csv_owner_make(CSV_OWN_VNEG, (ino))
+#define OWN_USE(ino) csv_owner_make(CSV_OWN_USE, (ino))
 #define OWN_MOUNT csv_owner_make(CSV_OWN_MOUNT, 0)
 #define OWN_RENAME csv_owner_make(CSV_OWN_RENAME, 0)
 

@@ -15,6 +15,7 @@
  */
 #include "csvfs/dataplane.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,14 @@ struct map_box {
 	struct dp_map m;	/* must be last: flexible array */
 };
 
+struct dp_pages {
+	struct rcu_head rcu;
+	uint64_t size;
+	unsigned shift;
+	uint32_t n;
+	struct dp_map *page[];		/* RCU, each */
+};
+
 struct dp_inode {
 	uint64_t ino;
 	uint32_t gen;
@@ -38,7 +47,8 @@ struct dp_inode {
 	long inflight;
 	int wrote;
 	unsigned closers;		/* control thread only */
-	struct dp_map *map;		/* RCU */
+	struct dp_map *map;		/* RCU; or: */
+	struct dp_pages *pages;		/* RCU */
 	struct cds_lfht_node node;
 	struct cds_list_head all;	/* control thread only */
 	struct rcu_head rcu;
@@ -99,19 +109,79 @@ void dp_map_free(struct dp_map *m)
 		free(box_of(m));
 }
 
-void dp_publish_take(struct dp_table *t, struct dp_inode *d, struct dp_map *m)
+static void pages_free_rcu(struct rcu_head *h)
 {
-	struct dp_map *old = d->map;
+	struct dp_pages *p = caa_container_of(h, struct dp_pages, rcu);
 
-	(void)t;
-	rcu_assign_pointer(d->map, m);
+	for (uint32_t i = 0; i < p->n; i++)
+		dp_map_free(p->page[i]);
+	free(p);
+}
+
+static void set_pages(struct dp_inode *d, struct dp_pages *p)
+{
+	struct dp_pages *old = d->pages;
+
+	rcu_assign_pointer(d->pages, p);
+	if (old)
+		call_rcu(&old->rcu, pages_free_rcu);
+}
+
+static void set_map(struct dp_map **at, struct dp_map *m)
+{
+	struct dp_map *old = *at;
+
+	rcu_assign_pointer(*at, m);
 	if (old)
 		call_rcu(&box_of(old)->rcu, box_free_rcu);
 }
 
+void dp_publish_take(struct dp_table *t, struct dp_inode *d, struct dp_map *m)
+{
+	(void)t;
+	set_map(&d->map, m);
+	set_pages(d, NULL);
+}
+
+int dp_pages_start(struct dp_table *t, struct dp_inode *d, uint64_t size, unsigned shift)
+{
+	uint64_t n = (size >> shift) + 1;
+	struct dp_pages *p;
+
+	(void)t;
+	if (n > DP_PAGES_MAX)
+		return -E2BIG;
+	p = calloc(1, sizeof(*p) + n * sizeof(p->page[0]));
+	if (!p)
+		return -ENOMEM;
+	p->size = size;
+	p->shift = shift;
+	p->n = (uint32_t)n;
+	set_pages(d, p);
+	set_map(&d->map, NULL);
+	return 0;
+}
+
+bool dp_in_pages(const struct dp_inode *d)
+{
+	return d->pages != NULL;
+}
+
+void dp_page_take(struct dp_table *t, struct dp_inode *d, uint32_t page, struct dp_map *m)
+{
+	(void)t;
+	csv_assert(d->pages && page < d->pages->n);
+	set_map(&d->pages->page[page], m);
+}
+
+const struct dp_map *dp_page(const struct dp_inode *d, uint32_t page)
+{
+	return d->pages && page < d->pages->n ? d->pages->page[page] : NULL;
+}
+
 bool dp_has_map(const struct dp_inode *d)
 {
-	return d->map != NULL;
+	return d->map || d->pages;
 }
 
 bool dp_map_allows(const struct dp_inode *d, bool write)
@@ -300,16 +370,13 @@ static uint32_t extent_after(const struct dp_map *m, uint64_t off)
 	return lo;
 }
 
-/* In: RCU read lock held and the gate passed. */
-static bool lookup(const struct dp_map *m, struct dp_io *io, uint32_t align)
+/* [off, end) through one map. */
+static bool lookup_map(const struct dp_map *m, struct dp_io *io, uint64_t off, uint64_t end)
 {
-	uint64_t off = io->off, end = io->off + io->len;
 	uint32_t i;
 
-	if (!m || !(io->write ? m->may_write : m->may_read) || io->len == 0 || end < off || end > m->size ||
-	    (off | io->len) & (align - 1))
+	if (!m || !(io->write ? m->may_write : m->may_read) || end > m->size)
 		return false;
-	io->nseg = 0;
 	for (i = extent_after(m, off); off < end; i++) {
 		const struct dp_extent *e;
 		struct dp_seg *s;
@@ -322,6 +389,30 @@ static bool lookup(const struct dp_map *m, struct dp_io *io, uint32_t align)
 		s->buf_off = (uint32_t)(off - io->off);
 		s->len = (uint32_t)(csv_min(end, e->off + e->len) - off);
 		off += s->len;
+	}
+	return true;
+}
+
+/* In: RCU read lock held and the gate passed. */
+static bool lookup(const struct dp_inode *d, struct dp_io *io, uint32_t align)
+{
+	uint64_t off = io->off, end = io->off + io->len;
+	const struct dp_pages *p;
+
+	if (io->len == 0 || end < off || (off | io->len) & (align - 1))
+		return false;
+	io->nseg = 0;
+	p = rcu_dereference(d->pages);
+	if (!p)
+		return lookup_map(rcu_dereference(d->map), io, off, end);
+	if (end > p->size)
+		return false;
+	while (off < end) {
+		uint64_t page = off >> p->shift, page_end = csv_min(end, (page + 1) << p->shift);
+
+		if (!lookup_map(rcu_dereference(p->page[page]), io, off, page_end))
+			return false;
+		off = page_end;
 	}
 	return true;
 }
@@ -343,7 +434,7 @@ enum dp_result dp_io_begin(struct dp_table *t, struct dp_io *io)
 	d = io->dp;		/* alive: inflight is held (DP1) */
 	yield_at(t, "lookup");
 	rcu_read_lock();
-	ok = lookup(rcu_dereference(d->map), io, t->cfg.io_align);
+	ok = lookup(d, io, t->cfg.io_align);
 	rcu_read_unlock();
 	if (!ok) {
 		io->dp = NULL;

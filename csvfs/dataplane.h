@@ -71,6 +71,15 @@ bool dp_close_all(struct dp_table *t, uint64_t deadline_ns);
  * allowed needs a closed gate. */
 void dp_publish_take(struct dp_table *t, struct dp_inode *d, struct dp_map *m);
 bool dp_has_map(const struct dp_inode *d);
+/*
+ * A map in pages, for what is too large or changes too often to be published as one: page i is a map of [i << shift, (i + 1) << shift),
+ * its extents cut to that.  dp_pages_start() puts an empty one in force in place of any other; dp_publish_take() ends it.
+ */
+int dp_pages_start(struct dp_table *t, struct dp_inode *d, uint64_t size, unsigned shift);	/* -ENOMEM, -E2BIG */
+bool dp_in_pages(const struct dp_inode *d);
+void dp_page_take(struct dp_table *t, struct dp_inode *d, uint32_t page, struct dp_map *m);
+const struct dp_map *dp_page(const struct dp_inode *d, uint32_t page);	/* NULL: none; control thread */
+#define DP_PAGES_MAX (1u << 20)
 bool dp_map_allows(const struct dp_inode *d, bool write);
 /* True once after in-place writes since the last call (file times, R25). */
 bool dp_take_wrote(struct dp_inode *d);

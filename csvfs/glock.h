@@ -62,7 +62,7 @@ struct glock_holder {
 /*
  * Awaits.  0, -EAGAIN, -EINTR, -CSV_E_WITHDRAWN, -ENOMEM.  While no view is usable cached modes are granted and the rest waits.
  * The lock order is asserted against what this coroutine holds (coro_local() belongs to glock.c): ranks as above, groups ascending,
- * no lock twice; the order among directories and among other inodes is the caller's.  NOQUEUE, LOCAL_ONLY and LASTING are exempt, and
+ * files after vmap and vneg, no lock twice; the order among directories and among files is the caller's.  NOQUEUE, LOCAL_ONLY and LASTING are exempt, and
  * so is `slot`, which only a mount takes.
  */
 int glock_get(struct csvfs *fs, struct csv_owner res, enum dlm_mode mode, unsigned flags, struct glock_holder *ret_h);

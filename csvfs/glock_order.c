@@ -10,6 +10,9 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+
+#include "csvfs/inode.h"
 
 struct op_locks {
 	struct cds_list_head holders;
@@ -24,11 +27,23 @@ static int rank_of(uint32_t type)
 	case CSV_OWN_RENAME: return 1;
 	case CSV_OWN_INODE:
 	case CSV_OWN_VMAP:
-	case CSV_OWN_VNEG: return 2;	/* directories -> vmap -> vneg -> other inodes: the caller's business */
+	case CSV_OWN_VNEG: return 2;	/* directories -> vmap -> vneg -> files: among_inodes() */
 	case CSV_OWN_OPEN: return 3;
 	case CSV_OWN_ORPHAN: return 4;
 	case CSV_OWN_GROUP: return 5;
 	default: return -1;
+	}
+}
+
+/* Within rank 2: nothing of an image's block map is asked for while a file is locked, nor vmap under vneg, nor a second vneg. */
+static bool among_inodes(const struct glock *held, uint32_t type)
+{
+	const struct inode *ip = held->obj;
+
+	switch (held->owner.type) {
+	case CSV_OWN_INODE: return type == CSV_OWN_INODE || !ip || !S_ISREG(ip->mode);
+	case CSV_OWN_VNEG: return type == CSV_OWN_INODE;
+	default: return true;
 	}
 }
 
@@ -48,6 +63,8 @@ void glock_order_check(struct csvfs *fs, struct csv_owner res, unsigned flags)
 		struct csv_owner held = h->gl->owner;
 		bool ok = rank_of(held.type) <= rank && !csv_owner_eq(held, res);
 
+		if (ok && rank == 2 && rank_of(held.type) == 2)
+			ok = among_inodes(h->gl, res.type);
 		if (ok && rank == 5 && held.type == CSV_OWN_GROUP)
 			ok = held.id < res.id;
 		csv_assertf(ok, "lock order: %s %" PRIu64 " asked for while %s %" PRIu64 " is held", mhdr_owner_name(res.type), res.id,

@@ -2,7 +2,7 @@
 /*
  * image.c - who writes an image how: as a plain file, or through its raw view; never both at once in the whole cluster (R41).
  *
- * Resource `vmap i`:	raw view open (any node)	CW	with itself compatible: many nodes at once
+ * Resource `use i`:	raw view open (any node)	CW	with itself compatible: many nodes at once
  *			plain file open for writing	PR	with itself compatible, with CW not
  * A node holds it once for all its openers.
  *
@@ -13,13 +13,13 @@
  *	node 1 (writes the file)		node 2 (opens .raw/FILE)
  *	inode EX, no flag; a writer: only counted
  *						to set the flag: wants inode EX
- *	before EX leaves: vmap PR
+ *	before EX leaves: use PR
  *	inode -> NL
- *						flag set; vmap CW: not granted -> EBUSY
+ *						flag set; use CW: not granted -> EBUSY
  *
  * Invariants
  *  IM1 On one node, raw openers > 0 excludes plain writers > 0.
- *  IM2 Raw openers > 0: vmap is held CW.  Plain writers > 0: vmap is held PR, or inode EX has been held since the first of them came,
+ *  IM2 Raw openers > 0: `use i` is held CW.  Plain writers > 0: it is held PR, or inode EX has been held since the first of them came,
  *      when the file was no image.
  *  IM3 A request that conflicts is answered within WAIT_MS: a lock that is merely cached elsewhere comes at once, one that is used does not.
  *      Only a living node's use is answered with busy: while a view is being agreed on, or a lost node is not recovered, it waits.
@@ -53,7 +53,7 @@ static void want_coro(void *arg)
 	struct sched *s = w->fs->env->sched;
 
 	w->coro = sched_self(s);
-	w->err = glock_get(w->fs, csv_owner_make(CSV_OWN_VMAP, w->ip->ino), w->mode, GLOCK_LASTING, &w->ip->use_gh);
+	w->err = glock_get(w->fs, OWN_USE(w->ip->ino), w->mode, GLOCK_LASTING, &w->ip->use_gh);
 	w->done = true;
 	sched_wake_all(s, &w->wq);
 }

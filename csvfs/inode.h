@@ -55,7 +55,7 @@ struct inode {
 
 	/* Who uses it how (image.c); while one of the counts is > 0 the glock is referenced. */
 	uint32_t plain_writers, raw_opens;
-	bool use_held;			/* use_gh holds `vmap i`: PR for plain writers, CW for the raw view */
+	bool use_held;			/* use_gh holds `use i`: PR for plain writers, CW for the raw view */
 	struct glock_holder use_gh;
 	struct co_mutex use_mx;
 

@@ -81,7 +81,7 @@ const char *mhdr_owner_name(uint32_t owner_type)
 		[CSV_OWN_NONE] = "none", [CSV_OWN_SLOT] = "slot", [CSV_OWN_INODE] = "inode", [CSV_OWN_GROUP] = "group",
 		[CSV_OWN_OPEN] = "open", [CSV_OWN_VMAP] = "vmap", [CSV_OWN_VNEG] = "vneg", [CSV_OWN_MOUNT] = "mount",
 		[CSV_OWN_RENAME] = "rename", [CSV_OWN_ORPHAN] = "orphan", [CSV_OWN_REPLAY] = "replay",
-		[CSV_OWN_PLOCK] = "plock",
+		[CSV_OWN_PLOCK] = "plock", [CSV_OWN_USE] = "use",
 	};
 
 	return owner_type < CSV_OWN_TYPES && name[owner_type] ? name[owner_type] : "?";

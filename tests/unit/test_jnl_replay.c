@@ -687,7 +687,7 @@ static const struct { enum where where; size_t at, size; uint64_t value; const c
 	LIE(TAG, csv_jtag, blkno, UINT64_MAX, "blkno 18446744073709551615"),
 	LIE(TAG, csv_jtag, blkno, 3000, "blkno 2000, must be its own number"),
 	LIE(TAG, csv_jtag, owner_type, 0, "owner_type 0"),
-	LIE(TAG, csv_jtag, owner_type, CSV_OWN_TYPES, "owner_type 12"),
+	LIE(TAG, csv_jtag, owner_type, CSV_OWN_TYPES, "owner_type 13"),
 	LIE(TAG, csv_jtag, owner_type, CSV_OWN_GROUP, "owner_type 2 (inode), must be 3 (group)"),
 	LIE(TAG, csv_jtag, owner_id, 77, "owner_id 0, must be 77"),
 	LIE(TAG, csv_jtag, crc, 1, "crc 0x00000001"),
