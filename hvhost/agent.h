@@ -21,18 +21,24 @@
  *      waiting; the record that decides comes by "lease" or "leases".
  *  AG4 Everything else than hello before the first hello is refused; a second connection takes over (the first is closed).
  *
- * A record (committed lease):
- *	{"vm": "web1", "epoch": 4, "owner": 2, "incarnation": "…", "state": "FREE|RUNNING|HANDOFF|RECOVERING|BLOCKED", "peer": 3,
- *	 "txid": "…", "want": "run|paused|stopped", "config": 7, "reason": "…", "command": "…"}
- *	owner, peer: node ids, 0 none.  reason and command: of BLOCKED, for people; else absent.
+ * RECORD, a committed lease (struct lease of migrator/lease.h; migrator/lease_json.h makes and reads both):
+ *	{"vm": "web1", "version": 12, "epoch": 4, "state": "NONE|FREE|RUNNING|HANDOFF|RECOVERING|BLOCKED", "was": "NONE|…",
+ *	 "want": "run|paused|stopped", "reason": 0, "ha": true, "moved": false, "priority": 100, "failures": 0,
+ *	 "owner": 2, "owner_inc": "…", "peer": 3, "peer_inc": "…", "config": 7, "txid": "…"}		state NONE: deleted
+ * CAS, a move that is proposed (struct lease_cas); who proposes it is filled in by migratord:
+ *	{"vm", "version": 12, "move": "HANDOVER" (lease_move_name), "want", "reason": 0, "ha", "priority", "node": 0, "node_inc": "…",
+ *	 "config": 0, "txid": "…"}
  *
  * Commands
  *  hello		{"api": 1, "node": "n1", "nodeid": 1, "incarnation": "…", "addresses": ["10.1.0.1", …]}
  *		addresses: own ones for migration traffic, best first.		data: {"api": 1, "host": HOST, "vms": [VM…]}
  *  view	{"quorate": true, "members": [{"nodeid": 1, "incarnation": "…"}…]}		ring in the envelope; makes leases unknown
- *  leases	{"items": [RECORD…]}	all of them, committed in this ring: the reaper may act from now on
- *  lease	{RECORD}		one changed
- *  outcome	{"proposal": 5, "result": "committed|refused|unknown", "record": RECORD}	refused: with what is there instead
+ *  leases	{"items": [RECORD…], "open": ["web1"…]}	all of them, committed in this ring: the reaper may act from now on.  A ring may have
+ *		so many that they come in parts: "more": true on all but the last.  open: VMs with a proposal of this node without outcome
+ *		(leasedb_is_open): their records are not to be acted on until an "outcome" of theirs comes
+ *  lease	{RECORD}		one changed (committed)
+ *  outcome	{"proposal": 5, "vm": "web1", "result": "committed|refused|unknown", "message": "…"}	after the "lease" that it made, if any.
+ *		unknown: the view changed; what became of it is in the "leases" that were told before
  *  peer	{"from": 2, "incarnation": "…", "vm": "web1", "txid": "…", "body": {…}}	a letter of another node's hvhostd
  *  migrate	{"vm": "web1", "txid": "…", "to": 3, "downtime_ms": 300, "bandwidth_bps": 0, "timeout_ms": 120000}
  *		to the owner's hvhostd only; 0: default.  Code 13: it is under way, "migration" events tell of it; 12 with the reason
@@ -50,8 +56,8 @@
  *  quit	{}			hvhostd ends; QEMUs stay
  *
  * Events
- *  propose	{"proposal": 5, "vm": "web1", "expect": {"epoch", "state", "owner", "txid"}, "record": RECORD}	compare-and-swap; told
- *		again after a reconnect while open.  Idempotent by (node, incarnation, vm, epoch, state): proposal numbers begin anew.
+ *  propose	{"proposal": 5, "cas": CAS}	at most one open for a VM.  After a break of the connection the agent forgets its open ones:
+ *		migratord lets them run to their end, names them in "open", and says "outcome" with "proposal": 0 then
  *  peer	{"to": 3, "vm", "txid", "body": {…}}		to be given to that node's hvhostd, at most once, in order
  *  vm		VM						whenever something of it changes
  *  migration	{"vm", "txid", "from", "to", "status": "active|completed|failed|cancelled", "step": 1…7, "reason", "total_ms", "pause_ms",
@@ -59,7 +65,8 @@
  *  event	{"severity": "info|warning|error", "vm", "text", "command"}	for the event log
  *
  * VM	{"vm", "uuid", "config", "txid", "pid", "qemu": STATE, "io_error": "", "reason": "", "command": "", "since_boot_ms",
- *	 "accel", "console": PATH, "role": "run|source|target|none"}
+ *	 "accel", "console": PATH, "role": "run|source|target|none", "mark_epoch": 4, "flags": 1}
+ *	mark_epoch, flags: for the cold start's inventory (struct leasedb_item: epoch, LEASEDB_ITEM_*)
  *	STATE: starting | prelaunch | inmigrate | running | paused | postmigrate | io-error | shutdown | unresponsive | gone
  * HOST	{"accel": "kvm+slat|kvm|tcg", "accel_reason", "qemu": "7.2.22", "machine": "pc-q35-7.2", "memory_bytes", "memory_free_bytes",
  *	 "cpus", "missing": ["return-path"…], "agent_incarnation": "…", "volume": "/srv/csv"}
