@@ -65,8 +65,8 @@
  *  event	{"severity": "info|warning|error", "vm", "text", "command"}	for the event log
  *
  * VM	{"vm", "uuid", "config", "txid", "pid", "qemu": STATE, "io_error": "", "reason": "", "command": "", "since_boot_ms",
- *	 "accel", "console": PATH, "role": "run|source|target|none", "mark_epoch": 4, "flags": 1}
- *	mark_epoch, flags: for the cold start's inventory (struct leasedb_item: epoch, LEASEDB_ITEM_*)
+ *	 "accel", "console": PATH, "role": "run|source|target|none", "epoch": 4, "flags": 1}
+ *	epoch, flags: for the cold start's inventory (struct leasedb_item: epoch, LEASEDB_ITEM_*)
  *	STATE: starting | prelaunch | inmigrate | running | paused | postmigrate | io-error | shutdown | unresponsive | gone
  * HOST	{"accel": "kvm+slat|kvm|tcg", "accel_reason", "qemu": "7.2.22", "machine": "pc-q35-7.2", "memory_bytes", "memory_free_bytes",
  *	 "cpus", "missing": ["return-path"…], "agent_incarnation": "…", "volume": "/srv/csv"}
@@ -120,6 +120,7 @@ json_t *agent_event_new(const char *name, uint64_t seq, uint64_t boot_ms, json_t
 int agent_text(const json_t *body, const char *key, size_t max, const char **ret, struct csv_err *err) csv_must_check;
 int agent_int(const json_t *body, const char *key, int64_t min, int64_t max, int64_t *ret, struct csv_err *err) csv_must_check;
 /* The same, and a missing field is `otherwise`. */
-int agent_int_or(const json_t *body, const char *key, int64_t min, int64_t max, int64_t otherwise, int64_t *ret, struct csv_err *err) csv_must_check;
+int agent_int_or(const json_t *body, const char *key, int64_t min, int64_t max, int64_t otherwise, int64_t *ret,
+		 struct csv_err *err) csv_must_check;
 
 #endif
