@@ -281,7 +281,7 @@ void dp_gate_close(struct dp_table *t, struct dp_inode *d)
 		sched_wait(t->cfg.sched, &t->drain);
 }
 
-static bool all_drained(const struct dp_table *t)
+bool dp_is_drained(const struct dp_table *t)
 {
 	struct dp_inode *d;
 
@@ -298,9 +298,9 @@ bool dp_close_all(struct dp_table *t, uint64_t deadline_ns)
 	t->closed = true;
 	cds_list_for_each_entry(d, &t->inodes, all)
 		gate_shut(t, d);
-	while (!all_drained(t))
+	while (!dp_is_drained(t))
 		if (sched_wait_until(t->cfg.sched, &t->drain, deadline_ns, false))
-			return all_drained(t);
+			return dp_is_drained(t);
 	return true;
 }
 

@@ -209,6 +209,7 @@ void glock_unref(struct glock *gl)
 static void holder_add(struct glock_priv *p, struct glock_holder *h)
 {
 	cds_list_add_tail(&h->node, &p->holders);
+	glock_touched(&p->gl);
 }
 
 void glock_waiter_end(struct glock_priv *p, struct glock_waiter *w, int status)

@@ -75,9 +75,19 @@ struct glock_table {
 	bool releasing;
 	struct waitq release_wq;
 	struct cds_list_head ops;	/* struct op_locks, see glock_order.c */
+	/* Simulator only, NULL in production: mode or holders of this lock have just changed. */
+	void (*touched)(void *arg, struct glock *gl);
+	void *touched_arg;
 };
 
 static inline struct glock_priv *priv_of(struct glock *gl) { return gl->priv; }
+static inline void glock_touched(struct glock *gl)
+{
+	struct glock_table *t = gl->fs->glocks;
+
+	if (t->touched)
+		t->touched(t->touched_arg, gl);
+}
 static inline struct sched *gl_sched(const struct glock_priv *p) { return p->gl.fs->env->sched; }
 
 /* glock.c */

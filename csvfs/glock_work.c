@@ -127,6 +127,7 @@ static void give_up(struct glock_priv *p, enum dlm_mode to)
 	if (to == DLM_NL)
 		buf_drop_owner(fs, gl->owner);
 	gl->mode = to;
+	glock_touched(gl);
 	dlm_downgrade(fs->dlm, &p->dl, to);
 	p->transition = false;
 	p->demoting = false;
@@ -177,6 +178,7 @@ static void ask(struct glock_priv *p)
 	switch (p->dlm_status) {
 	case 0:
 		gl->mode = p->dl.granted;
+		glock_touched(gl);
 		p->granted_ns = fs_now_ns(gl->fs);
 		if (gl->ops && gl->ops->granted)
 			gl->ops->granted(gl, gl->mode, p->dl.lvb, p->dl.lvb_valid);

@@ -311,8 +311,17 @@ struct dlm {
 	uint64_t recovery_started_ns;
 	bool lost_due, recovered_due, purged_due, purged_told, leave_due, survey_due;
 	struct cluster_view recovered_view;
+
+	/* Simulator only, NULL in production: this resource is new here, or its lists have just changed. */
+	void (*touched)(void *arg, const struct dlm_res *r);
+	void *touched_arg;
 };
 
+static inline void dlm_touched(struct dlm *d, const struct dlm_res *r)
+{
+	if (d->touched)
+		d->touched(d->touched_arg, r);
+}
 static inline uint64_t dlm_now_ns(struct dlm *d) { return sched_now_ns(d->env->sched); }
 static inline bool dlm_running(const struct dlm *d) { return d->state == DLM_S_RUN; }
 void *dlm_alloc(size_t bytes);		/* zeroed; a lock manager without 200 bytes stops: the others recover it */

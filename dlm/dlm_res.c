@@ -84,6 +84,7 @@ struct dlm_res *dlm_res_new(struct dlm *d, const struct dlm_name *name)
 	CDS_INIT_LIST_HEAD(&r->waiting);
 	CDS_INIT_LIST_HEAD(&r->reports);
 	HASH_ADD(hh, d->resources, name, sizeof(r->name), r);
+	dlm_touched(d, r);
 	return r;
 }
 
@@ -152,6 +153,7 @@ static void grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
 		k->mode = DLM_PR;
 	m.mode = k->mode;
 	cds_list_add_tail(&k->node, &r->granted);
+	dlm_touched(d, r);
 	k->since_ns = dlm_now_ns(d);
 	k->asked = DLM_NL;
 	if (r->lvb_valid) {
@@ -233,6 +235,7 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 	k->past_phantoms = m->flags & DLM_F_PAST;
 	k->pr_welcome = m->flags & DLM_F_PR && m->mode == DLM_CR;
 	cds_list_add_tail(&k->node, &r->waiting);
+	dlm_touched(d, r);
 	count_lock(d, who, 1);
 	if (forwarded && !now) {
 		struct dlm_msg q = { .type = DLM_M_QUEUED, .name = m->name, .reqid = m->reqid };
@@ -419,4 +422,5 @@ void dlm_res_finish(struct dlm *d, struct dlm_res *r)
 	r->orphan = false;
 	r->recorded = true;
 	r->gen = 0;
+	dlm_touched(d, r);
 }

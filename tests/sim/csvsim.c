@@ -2,7 +2,7 @@
 /*
  * csvsim - the whole file system on a simulated cluster with faults of every kind, one thread, one seed.
  *
- *	csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR]
+ *	csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR|dN/nN]
  *	       [--stream] [--verbose]
  *
  * --ops is per node.  Each seed runs in a process of its own, so a failed assertion is a failed seed, and what crashed nodes leave in
@@ -60,7 +60,7 @@ void cs_fail(struct cs_sim *s, const char *fmt, ...)
 struct result {
 	bool failed;
 	char why[1024];
-	uint64_t hash, steps, now_ns, checks;
+	uint64_t hash, steps, now_ns, checks, locks;
 	struct sim_counters counters;
 };
 
@@ -83,6 +83,7 @@ static void run_child(const struct cs_options *opt, uint64_t seed, int fd)
 	r->steps = sim_world_steps(s->w);
 	r->now_ns = sim_world_now_ns(s->w);
 	r->checks = s->checks;
+	r->locks = s->locks_checked;
 	r->counters = *sim_world_counters(s->w);
 	fflush(stdout);
 	while (left) {
@@ -135,7 +136,7 @@ static void run_seed(const struct cs_options *opt, uint64_t seed, struct result 
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR]\n"
+	fprintf(stderr, "usage: csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR|dN/nN]\n"
 			"              [--stream] [--verbose]\n"
 			"mutations:");
 	for (size_t i = 0; i < ARRAY_SIZE(mutations); i++)
@@ -194,9 +195,10 @@ static bool options(int argc, char **argv, struct cs_options *opt, uint64_t *fir
 			opt->what_if = (unsigned)atoi(optarg);
 			break;
 		case 'W':
-			if (sscanf(optarg, "f%u:%u", &opt->watch_file, &opt->watch_sector) != 2 || opt->watch_file >= CS_FILES)
+			opt->watch = sscanf(optarg, "f%u:%u", &opt->watch_file, &opt->watch_sector) == 2 && opt->watch_file < CS_FILES;
+			opt->watch_name = sscanf(optarg, "d%u/n%u", &opt->watch_file, &opt->watch_sector) == 2;
+			if (!opt->watch && !opt->watch_name)
 				return false;
-			opt->watch = true;
 			break;
 		case 't':
 			opt->stream = true;
@@ -221,7 +223,7 @@ int main(int argc, char **argv)
 	struct cs_options opt = { .nodes = 3, .ops = 2000 };
 	static struct sim_counters total;
 	static struct result r;
-	uint64_t first = 1, last = 1, hash = 0, checks = 0;
+	uint64_t first = 1, last = 1, hash = 0, checks = 0, locks = 0, steps = 0;
 	struct timespec t0;
 	const char *missing;
 
@@ -237,6 +239,8 @@ int main(int argc, char **argv)
 		sim_counters_add(&total, &r.counters);
 		hash = hash * 31 + r.hash;
 		checks += r.checks;
+		locks += r.locks;
+		steps += r.steps;
 		if (r.failed) {
 			printf("seed %" PRIu64 " at %.6f s, step %" PRIu64 ": %s\nrun again: csvsim --nodes %u --ops %u --seed %" PRIu64 "%s%s --verbose\n",
 			       seed, (double)r.now_ns / 1e9, r.steps, r.why, opt.nodes, opt.ops, seed, opt.no_faults ? " --no-faults" : "",
@@ -248,8 +252,8 @@ int main(int argc, char **argv)
 		printf("mutation %s was not caught by seeds %" PRIu64 "..%" PRIu64 "\n", mutation_name(opt.mutate), first, last);
 		return 1;
 	}
-	printf("csvsim: seeds %" PRIu64 "..%" PRIu64 ", %u nodes x %u operations, %.2f s, %" PRIu64 " disk images checked, trace %016" PRIx64 "\n",
-	       first, last, opt.nodes, opt.ops, since(&t0), checks, hash);
+	printf("csvsim: seeds %" PRIu64 "..%" PRIu64 ", %u nodes x %u operations, %.2f s, %" PRIu64 " steps, %" PRIu64 " locks and %" PRIu64
+	       " disk images checked, trace %016" PRIx64 "\n", first, last, opt.nodes, opt.ops, since(&t0), steps, locks, checks, hash);
 	sim_counters_print(&total, "  ");
 	if (!opt.no_faults && !opt.stream && opt.nodes >= 3 && last - first >= 9) {
 		sim_net_want_faults(&total);

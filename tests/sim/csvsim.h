@@ -2,7 +2,7 @@
 /*
  * csvsim.h - the simulation of the whole file system: nodes (csvsim_node.c) with operations (csvsim_work.c) and data-plane threads
  * (csvsim_dp.c), what names and data may be (csvsim_name.c, csvsim_data.c), what must hold after every step and crash
- * (csvsim_oracle.c), one run (csvsim_run.c), write streams (csvsim_stream.c), options and processes (csvsim.c).
+ * (csvsim_oracle.c, csvsim_locks.c), one run (csvsim_run.c), write streams (csvsim_stream.c), options and processes (csvsim.c).
  *
  * The model knows of every name and every 512-byte sector which contents are possible, and it is told what was asked, what was
  * answered, who died and what was synced.  An answer that is not possible fails the run.
@@ -13,6 +13,7 @@
 #include "csvfs/csvfs.h"
 #include "csvfs/dataplane.h"
 #include "csvfs/format.h"
+#include "dlm/dlm.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_net.h"
 
@@ -32,8 +33,8 @@ struct cs_options {
 	uint32_t mutate;		/* CSV_MUT_* */
 	unsigned what_if;		/* 0: each in a process of its own; n: the n-th in this process, and no other (to be debugged) */
 	bool verbose, no_faults, stream;
-	bool watch;			/* print what the model makes of one sector */
-	unsigned watch_file, watch_sector;
+	bool watch, watch_name;		/* print what the model makes of one sector, or of one name: */
+	unsigned watch_file, watch_sector;	/* or directory and number of the name */
 };
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */
@@ -114,13 +115,25 @@ struct cs_node {
 	struct cs_dp d[CS_DP_THREADS];
 	struct csv_err err;
 	bool disk_failed;		/* a request of this life failed: EIO is an answer */
-
+	/* csvsim_locks.c */
+	bool ghosted, silent;		/* withdrawn: its locks are among the ghosts; nothing of it can take effect */
+	bool dlm_ran;
+	struct ring_id dlm_ring;
 };
 
 /* A lock of a dead life that still stands. */
 struct cs_ghost { struct cluster_node who; uint32_t type; uint64_t id; unsigned mode; };
 /* What the world knows of a life that has ended. */
-struct cs_life { struct cluster_node who; bool fenced, replay_started, replayed; };
+struct cs_life {
+	struct cluster_node who;
+	bool fenced;			/* nothing of it takes effect any more */
+	bool released;			/* its slot is FREE by its own word */
+	bool replay_started, replayed;
+};
+/* What this step has changed, to be looked at when it is over. */
+struct cs_touched { struct cs_node *n; struct csv_owner owner; };
+struct cs_touched_res { struct cs_node *n; uint8_t len, name[DLM_NAME_MAX]; };
+struct cs_locks { struct cs_touched *glock; unsigned n_glock, cap_glock; struct cs_touched_res *res; unsigned n_res, cap_res; };
 
 struct cs_sim {
 	struct cs_options opt;
@@ -151,7 +164,8 @@ struct cs_sim {
 	unsigned n_life;
 	unsigned profile;
 	uint64_t fault_ns;		/* time between faults, typically */
-	uint64_t checks, locks_seen;
+	uint64_t checks, locks_checked;
+	struct cs_locks locks;
 	uint64_t last_op_ns;
 	bool failed;
 	char why[1024];
@@ -223,13 +237,18 @@ bool cs_node_run(struct cs_sim *s, unsigned node, void (*fn)(void *arg), void *a
 
 /* ---- csvsim_oracle.c ---------------------------------------------------------------------------------------------------------- */
 void cs_oracle_step(void *arg);
-void cs_dump_used(const struct cs_node *n);
-void cs_oracle_down(struct cs_node *n);
+struct cs_life *cs_life_of(struct cs_sim *s, struct cluster_node who);
 void cs_oracle_fenced(struct cs_sim *s, struct cluster_node who);
 void cs_oracle_write(void *arg, unsigned node, uint64_t life, uint64_t off, uint32_t len);
 void cs_oracle_slots(struct cs_sim *s);
 bool cs_check_store(struct cs_sim *s, struct sim_store *st, const char *when);
 void cs_check_now(struct cs_sim *s, const char *when);	/* the disk as it is, and with a loss of power */
+
+/* ---- csvsim_locks.c ------------------------------------------------------------------------------------------------------------ */
+void cs_locks_step(struct cs_sim *s);
+void cs_locks_life_over(struct cs_node *n);		/* it died or withdrew: its locks stand until proof and replay */
+void cs_ghosts_drop(struct cs_sim *s, const struct cs_life *l);	/* those that what is known of `l` lets fall */
+void cs_dump_used(const struct cs_node *n);		/* for people: what is still in use when it should not be */
 
 /* ---- csvsim_run.c, csvsim_stream.c --------------------------------------------------------------------------------------------- */
 void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed);

@@ -30,6 +30,18 @@ static void states_add(struct cs_sim *s, struct cs_states *t, struct cs_state st
 	t->s[t->n++] = st;
 }
 
+/* --watch: what happens to one name, for people. */
+static void watched(struct cs_sim *s, const struct cs_name *n, struct cluster_node by, const char *what, const char *op)
+{
+	char text[900];
+
+	if (!s->opt.watch_name || n->dir != s->opt.watch_file || n->idx != s->opt.watch_sector)
+		return;
+	printf("watch: %.6f s, step %" PRIu64 ": n%u.%" PRIu64 " %s %s: %s; %u to go back to, changed last by n%u.%" PRIu64 "\n",
+	       (double)sim_world_now_ns(s->w) / 1e9, cs_now(s), by.nodeid, by.incarnation, what, op,
+	       cs_name_describe(n, text, sizeof(text)), n->back.n, n->owner.nodeid, n->owner.incarnation);
+}
+
 static void states_join(struct cs_sim *s, struct cs_states *t, const struct cs_states *more)
 {
 	for (unsigned i = 0; i < more->n; i++)
@@ -93,6 +105,7 @@ void cs_name_seen(struct cs_sim *s, struct cs_name *n, struct cluster_node by, s
 	char text[400];
 	bool ok = false;
 
+	watched(s, n, by, st.kind == CS_NONE ? "sees nothing" : st.kind == CS_DIR ? "sees a directory" : "sees a file", op);
 	for (unsigned i = 0; i < n->cur.n; i++) {
 		struct cs_state *c = &n->cur.s[i];
 
@@ -114,6 +127,7 @@ void cs_name_exists(struct cs_sim *s, struct cs_name *n, struct cluster_node by,
 	struct cs_states left = { 0 };
 	char text[400];
 
+	watched(s, n, by, exists ? "sees something" : "sees nothing", op);
 	for (unsigned i = 0; i < n->cur.n; i++)
 		if ((n->cur.s[i].kind != CS_NONE) == exists)
 			left.s[left.n++] = n->cur.s[i];
@@ -143,18 +157,20 @@ void cs_name_changed(struct cs_sim *s, struct cs_name *n, struct cluster_node by
 	n->cur.n = 1;
 	n->cur.s[0] = to;
 	n->owner = by;
+	watched(s, n, by, "has changed it", "");
 }
 
 void cs_name_maybe(struct cs_sim *s, struct cs_name *n, struct cs_state to)
 {
 	states_add(s, &n->cur, to);
+	watched(s, n, (struct cluster_node){ 0 }, "got no answer", "");
 }
 
 void cs_name_synced(struct cs_sim *s, struct cs_name *n, struct cluster_node by)
 {
-	(void)s;
 	if (cs_same(n->owner, by))
 		durable(n);
+	watched(s, n, by, "has synced it", "");
 }
 
 void cs_names_dead(struct cs_sim *s, struct cluster_node who)
@@ -167,6 +183,7 @@ void cs_names_dead(struct cs_sim *s, struct cluster_node who)
 				continue;
 			states_join(s, &n->cur, &n->back);
 			durable(n);
+			watched(s, n, who, "is dead", "");
 		}
 }
 

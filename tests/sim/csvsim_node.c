@@ -41,7 +41,7 @@ void cs_node_down(void *arg, unsigned node)
 	struct cs_node *n = &s->node[node];
 
 	cs_node_dead(n);
-	cs_oracle_down(n);
+	cs_locks_life_over(n);
 	for (unsigned i = 0; i < CS_WORKERS; i++) {
 		pending_over(s, &n->w[i]);
 		n->w[i].reading = 0;
