@@ -97,53 +97,26 @@ node_files()
 	done
 	# the kernel's name of the type is fuse.csvfs
 	ln -sf "$CSV_BUILD/umount.csvfs" "$dir/fs/sbin/umount.fuse.csvfs"
-	install -m 0400 "$LAB_STATE/authkey" "$dir/fs/etc/corosync/authkey"
-	corosync_conf "$node" >"$dir/fs/etc/corosync/corosync.conf"
-	fence_conf >"$dir/fs/etc/csvfs/fence.conf"
 }
 
-corosync_conf()
+# cluster_configure: as an administrator does it: csvctl makes the configuration on n1, the others take it over. Until it has,
+# corosync on a node does not start. Fewer than three nodes have no third vote: they must all be up.
+cluster_configure()
 {
-	local i
-	cat <<-CONF
-		totem {
-			version: 2
-			cluster_name: $LAB
-			transport: knet
-			crypto_cipher: aes256
-			crypto_hash: sha256
-			token: 1000
-		}
-		quorum {
-			provider: corosync_votequorum
-			expected_votes: $NODES
-		}
-		system {
-			# It must stay in the node's cgroup, else a power cut would spare it.
-			move_to_root_cgroup: no
-		}
-		logging {
-			to_stderr: no
-			to_syslog: no
-			to_logfile: yes
-			logfile: $(node_dir "$1")/log/corosync.log
-			timestamp: hires
-		}
-		nodelist {
-	CONF
+	local i node bundle=$LAB_STATE/bundle agent=${LAB_DIR//,/\\,}/fence_lab args=(--name "$LAB" --token 1000)
 	for ((i = 1; i <= NODES; i++)); do
-		printf '\tnode {\n\t\tnodeid: %d\n\t\tname: n%d\n\t\tring0_addr: %s\n\t}\n' \
-			"$i" "$i" "$LAB_NET.$i"
+		args+=(--node "n$i=$LAB_NET.$i" --fence "n$i=$agent,plug=n$i,lab=$LAB")
 	done
-	echo "}"
-}
-
-fence_conf()
-{
-	local i
-	echo "# Written by the lab. A section per node; keys other than agent and timeout go to the agent."
-	for ((i = 1; i <= NODES; i++)); do
-		printf '[node %d]\nagent=%s\nplug=n%d\nlab=%s\n' "$i" "$LAB_DIR/fence_lab" "$i" "$LAB"
+	((NODES > 2)) || args+=(--force "a lab of $NODES")
+	for node in $(node_list); do
+		if [[ $node == n1 ]]; then
+			node_run n1 csvctl cluster init "${args[@]}" && node_run n1 csvctl cluster bundle "$bundle"
+		else
+			node_run "$node" csvctl cluster join "$bundle"
+		fi </dev/null >"$(node_dir "$node")/log/configure.log" 2>&1 || {
+			lab_err "node $node: not configured: $(tail -n 1 "$(node_dir "$node")/log/configure.log")"
+			return 1
+		}
 	done
 }
 

@@ -21,7 +21,7 @@ programs_need()
 	local p
 	for p; do
 		PATH=$(build_path) command -v "$p" >/dev/null ||
-			lab_die 1 "program $p is not in $CSV_BUILD: build it ('make'), set CSV_BUILD, or use --no-volume"
+			lab_die 1 "program $p is not in $CSV_BUILD: build it ('make'), or set CSV_BUILD"
 	done
 }
 

@@ -280,6 +280,22 @@ int fence_run(const char *path, uint32_t nodeid, struct csv_err *err)
 	}
 }
 
+int fence_status(const char *path, uint32_t nodeid, unsigned most_s, bool *ret_on, struct csv_err *err)
+{
+	struct fence_conf c;
+	char said[160];
+	int rc = fence_conf_read(path, nodeid, &c, err);
+
+	if (rc < 0)
+		return rc;
+	c.timeout_s = csv_min(c.timeout_s, most_s);
+	rc = agent_run(&c, "status", now_ms() + c.timeout_s * 1000ll, said);
+	if (rc != 0 && rc != STATUS_OFF)
+		return failed(err, &c, nodeid, "status", rc, said);
+	*ret_on = rc == 0;
+	return 0;
+}
+
 /* ---- the process ---------------------------------------------------------------------------------------------------------- */
 
 static void serve(int fd, const char *conf_path, const struct fence_ask *ask)

@@ -8,6 +8,7 @@
 #define CSVFS_UTILS_ENV_REAL_FENCE_HELPER_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "utils/base/err.h"
@@ -28,6 +29,8 @@ struct fence_conf {
 int fence_conf_read(const char *path, uint32_t nodeid, struct fence_conf *ret, struct csv_err *err);
 /* Blocking: off, then status until it says off or the time is over.  0: confirmed. */
 int fence_run(const char *path, uint32_t nodeid, struct csv_err *err);
+/* Blocking, at most `most_s` seconds and the file's timeout: what the agent's status says.  0: *ret_on, or -errno with err. */
+int fence_status(const char *path, uint32_t nodeid, unsigned most_s, bool *ret_on, struct csv_err *err);
 /* Never returns. */
 void fence_helper_main(int fd, const char *conf_path) __attribute__((noreturn));
 

@@ -75,6 +75,11 @@ void cc_help(FILE *out, const char *noun, const char *verb);
 void cc_man(FILE *out);
 void cc_completion(FILE *out);
 void cc_schema(FILE *out);
+/* csvctl_init.c, csvctl_bundle.c, csvctl_join.c, csvctl_validate.c */
+enum rpc_code cc_cluster_init(struct cc *cc);
+enum rpc_code cc_cluster_bundle(struct cc *cc);
+enum rpc_code cc_cluster_join(struct cc *cc);
+enum rpc_code cc_cluster_validate(struct cc *cc);
 /* csvctl_cluster.c, csvctl_volume.c, csvctl_vhd.c */
 enum rpc_code cc_cluster_status(struct cc *cc);
 enum rpc_code cc_node_list(struct cc *cc);

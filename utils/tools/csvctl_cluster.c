@@ -2,7 +2,7 @@
 /*
  * csvctl_cluster.c - cluster status and nodes: what corosync says, and what the volumes mounted here see of it.
  */
-#include "utils/tools/csvctl.h"
+#include "utils/tools/csvctl_admin.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,11 +13,9 @@
 
 #include "utils/env/real.h"
 
-struct seen { bool quorate; uint32_t n, id[CLUSTER_NODES_MAX]; bool got; };
-
 static void on_quorum(quorum_handle_t h, uint32_t quorate, uint64_t ring, uint32_t n, uint32_t *list)
 {
-	struct seen *s;
+	struct admin_seen *s;
 
 	(void)ring;
 	if (quorum_context_get(h, (const void **)&s) != CS_OK)
@@ -28,8 +26,7 @@ static void on_quorum(quorum_handle_t h, uint32_t quorate, uint64_t ring, uint32
 	s->got = true;
 }
 
-/* Members and quorum as corosync has them now. */
-static bool look(struct seen *ret)
+bool admin_look(struct admin_seen *ret)
 {
 	quorum_callbacks_t cb = { .quorum_notify_fn = on_quorum };
 	quorum_handle_t h;
@@ -44,7 +41,7 @@ static bool look(struct seen *ret)
 	return ret->got;
 }
 
-static enum rpc_code facts(struct cc *cc, struct cluster_facts *f, struct seen *s)
+static enum rpc_code facts(struct cc *cc, struct cluster_facts *f, struct admin_seen *s)
 {
 	struct csv_err err = CSV_ERR_INIT;
 	int rc = cluster_facts_read(f, &err);
@@ -53,7 +50,7 @@ static enum rpc_code facts(struct cc *cc, struct cluster_facts *f, struct seen *
 		return cc_fail(cc, RPC_PERMISSION, "%s", err.text);
 	if (rc)
 		return cc_fail(cc, RPC_NO_QUORUM, "%s", err.text);
-	if (!look(s))
+	if (!admin_look(s))
 		return cc_fail(cc, RPC_NO_QUORUM, "corosync: its quorum service does not answer; see: corosync-quorumtool -s");
 	return RPC_OK;
 }
@@ -73,7 +70,7 @@ static json_t *from_volumes(struct cc *cc, const char *verb, enum rpc_code *ret_
 enum rpc_code cc_cluster_status(struct cc *cc)
 {
 	struct cluster_facts f;
-	struct seen s;
+	struct admin_seen s;
 	enum rpc_code code = facts(cc, &f, &s), vcode;
 	json_t *vols, *list;
 	const json_t *v;
@@ -131,7 +128,7 @@ static json_t *configured(void)
 enum rpc_code cc_node_list(struct cc *cc)
 {
 	struct cluster_facts f;
-	struct seen s;
+	struct admin_seen s;
 	enum rpc_code code = facts(cc, &f, &s), vcode;
 	json_t *in, *nodes, *n, *v;
 	size_t i, k;

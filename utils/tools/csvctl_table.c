@@ -5,6 +5,8 @@
 #include "utils/tools/csvctl.h"
 
 #define VOLUME_OPT { "volume", "VOLUME", "of this volume only: its mount point, device, label or uuid", false }
+#define FORCE_OPT { "force", "REASON", "also replace what is there, and do what is advised against; the reason is logged", false }
+#define ROOT_OPT { "root", "DIR", "the files below DIR instead of / (to prepare an image)", false }
 
 const struct cc_cmd cc_cmds[] = {
 	{
@@ -15,6 +17,53 @@ const struct cc_cmd cc_cmds[] = {
 		.cols = { { "name", "CLUSTER", CC_TEXT }, { "node", "NODE", CC_TEXT }, { "nodeid", "ID", CC_INT },
 			  { "quorate", "QUORATE", CC_BOOL }, { "members", "MEMBERS", CC_INT }, { "nodes", "NODES", CC_INT },
 			  { "crypto", "CRYPTO", CC_BOOL }, { "token_ms", "TOKEN", CC_MS }, { "volumes", "VOLUMES", CC_LIST } },
+	},
+	{
+		.noun = "cluster", .verb = "init", .run = cc_cluster_init, .change = true,
+		.help = "make the configuration of a new cluster: corosync.conf, its key, fence.conf",
+		.text = "On the first node; the others take it over with cluster join. Traffic is always encrypted. Nothing that is there is replaced "
+			"without --force (Debian's example of a corosync.conf does not count), and then it is kept as PATH.old. Two nodes need "
+			"--qdevice, or a third node, as a third vote: two_node is never written. Each --node has as many addresses as there are "
+			"networks; each --fence says which agent switches it off, and what the agent wants to know (fence.conf(5)); a comma in a "
+			"value is written \\,. Starts nothing. For instance: csvctl cluster init --name c1 --node a=192.0.2.1 --node b=192.0.2.2 --node "
+			"c=192.0.2.3 --fence a=fence_ipmilan,ip=198.51.100.1,username=fence,password=secret,lanplus=1",
+		.opts = { { "name", "CLUSTER", "of the cluster", true },
+			  { "node", "NAME=ADDRESS[,ADDRESS]...", "a node with its addresses; once for each", true },
+			  { "fence", "NODE=AGENT[,KEY=VALUE]...", "how a node is switched off; once for each", false },
+			  { "fence-file", "FILE", "a fence.conf that is written already", false },
+			  { "qdevice", "HOST", "the host of a quorum device (it runs corosync-qnetd)", false },
+			  { "token", "MS", "a node that is silent for so long is lost (default 3000; more for many nodes)", false },
+			  FORCE_OPT, ROOT_OPT },
+		.cols = { { "path", "FILE", CC_TEXT }, { "action", "ACTION", CC_TEXT }, { "mode", "MODE", CC_TEXT }, { "size_bytes", "SIZE", CC_SIZE } },
+	},
+	{
+		.noun = "cluster", .verb = "bundle", .run = cc_cluster_bundle, .args = "FILE", .args_min = 1, .args_max = 1, .change = true, .paths = true,
+		.help = "write this node's cluster configuration and key into a file, for cluster join",
+		.text = "FILE - is the standard output. It holds the key and the passwords of the fence agents: bring it to the other nodes by a safe "
+			"way, and remove it.",
+		.opts = { FORCE_OPT, ROOT_OPT },
+		.cols = { { "path", "FILE", CC_TEXT }, { "cluster", "CLUSTER", CC_TEXT }, { "nodes", "NODES", CC_INT } },
+	},
+	{
+		.noun = "cluster", .verb = "join", .run = cc_cluster_join, .args = "HOST|FILE", .args_min = 1, .args_max = 1, .change = true, .paths = true,
+		.help = "take over a cluster's configuration and key on this node",
+		.text = "From a HOST of the cluster, over ssh, or from a FILE (or -) of cluster bundle. Checked before anything is written: that it is "
+			"whole, encrypted, and that this host has the address of one of its nodes. Starts nothing.",
+		.opts = { { "node", "NAME", "which node this is to be (default: by its addresses)", false }, FORCE_OPT, ROOT_OPT },
+		.cols = { { "path", "FILE", CC_TEXT }, { "action", "ACTION", CC_TEXT }, { "mode", "MODE", CC_TEXT }, { "size_bytes", "SIZE", CC_SIZE } },
+	},
+	{
+		.noun = "cluster", .verb = "validate", .run = cc_cluster_validate, .pairs = true,
+		.help = "check this node's part in the cluster: configuration, key, network, quorum, fencing, host, disk",
+		.text = "One line for each check, with what to do when it is not ok. Changes nothing; asks the fence agent of every node for its "
+			"status. With --with it also compares configuration, key and clock with those of other nodes. Exit code 1 when something "
+			"is wrong; a warning alone is 0.",
+		.opts = { { "with", "HOST|FILE...", "compare with this node, over ssh, or with a file of cluster bundle; once for each", false },
+			  { "device", "DEVICE", "check this disk, too (default: those of the volumes mounted here)", false },
+			  { "no-fence", NULL, "do not ask the fence agents", false },
+			  { "all", NULL, "show what is in order, too", false } },
+		.cols = { { "object", "OBJECT", CC_TEXT }, { "check", "CHECK", CC_TEXT }, { "result", "RESULT", CC_TEXT }, { "reason", "REASON", CC_TEXT },
+			  { "action", "WHAT TO DO", CC_TEXT } },
 	},
 	{
 		.noun = "node", .verb = "list", .run = cc_node_list,
