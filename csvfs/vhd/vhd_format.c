@@ -235,6 +235,20 @@ int vhd_dyn_header_decode(const void *p, uint64_t file_size, struct vhd_info *i,
 	return 0;
 }
 
+void vhd_dyn_header_encode(const struct vhd_info *i, void *ret1024)
+{
+	struct vhd_dyn_header *d = ret1024;
+
+	memset(d, 0, sizeof(*d));
+	memcpy(d->cookie, VHD_DYN_COOKIE, 8);
+	d->data_offset = be64_of(NO_OFFSET);
+	d->table_offset = be64_of(i->table_offset);
+	d->version = be32_of(VHD_VERSION);
+	d->max_table_entries = be32_of(i->table_entries);
+	d->block_size = be32_of(i->block_size);
+	d->checksum = be32_of(vhd_checksum(d, sizeof(*d), offsetof(struct vhd_dyn_header, checksum)));
+}
+
 /* ---- a whole file ---------------------------------------------------------------------------------------------------------- */
 
 static bool has_cookie(const uint8_t *p)

@@ -128,6 +128,8 @@ int vhd_footer_decode(const void *p, struct vhd_info *ret, struct csv_err *err);
 void vhd_footer_encode(const struct vhd_info *i, void *ret512);
 /* Of 1024 bytes; `i` is its footer, and gets the fields at its end.  `file_size` bounds the table. */
 int vhd_dyn_header_decode(const void *p, uint64_t file_size, struct vhd_info *i, struct csv_err *err);
+/* Of a dynamic disk: no parent. */
+void vhd_dyn_header_encode(const struct vhd_info *i, void *ret1024);
 
 /* What is read of a file to know what it is. */
 struct vhd_probe {

@@ -12,7 +12,7 @@
  * vimg_open_replay(o) is then not NULL if a log must be replayed first.  All the above has been read *through* the log: what a reader
  * reads later of BAT and metadata it passes through vimg_replay_overlay(); a writer (nobody else has the image open) instead
  *	writes every patch, makes the file at least replay->file_size long, FLUSH; writes vimg_header_new(), FLUSH; opens it again.
- * Doing it twice, or half and then again, gives the same.
+ * Doing it twice, or half and then again, gives the same.  (A reader takes what such a BAT has behind the file's end as zeroes.)
  *
  * Opening, for writing, additionally: vimg_may_write(); once for the whole cluster before the first write after nobody had it open:
  * vimg_header_new() written, FLUSH (VHDX: new file and data GUIDs; VHD: there is nothing to write).
@@ -187,7 +187,8 @@ int vimg_header_new(struct vimg *v, const uint8_t file_guid[static 16], const ui
 struct vimg_scan;
 struct vimg_usage {
 	uint64_t present;		/* blocks */
-	uint64_t free_bytes;		/* space that nothing refers to: leaked by a crash, or freed */
+	uint64_t free_bytes;		/* space that nothing refers to: leaked by a crash, or freed; places too small for a block (VHD) not */
+	uint64_t free_blocks;		/* as many blocks find a place in it */
 	uint64_t data_end;		/* behind the last block's record, or behind the last area */
 };
 struct vimg_scan *vimg_scan_new(const struct vimg *v, uint64_t file_size);	/* NULL: out of memory; `v` must outlive it */
@@ -197,7 +198,7 @@ int vimg_scan_feed(struct vimg_scan *s, const void *raw, size_t len, struct csv_
 int vimg_scan_end(struct vimg_scan *s, struct vimg_usage *ret, struct csv_err *err) csv_must_check;
 /* After vimg_scan_end(): a free place for one record, which is then taken.  False: there is none, append. */
 bool vimg_scan_place(struct vimg_scan *s, uint64_t *ret_off);
-/* The place of a block that was freed; its record is at `off`. */
+/* The place of a block that was freed is free (VHD: its bitmap's offset). */
 void vimg_scan_free_place(struct vimg_scan *s, uint64_t off);
 /* After an append: the file is `file_size` long now, the places added are in use. */
 int vimg_scan_grown(struct vimg_scan *s, uint64_t file_size) csv_must_check;	/* 0, -ENOMEM */
@@ -208,7 +209,7 @@ struct vimg_spec {
 	enum vimg_format format;
 	enum vimg_type type;		/* VIMG_FIXED, VIMG_DYNAMIC */
 	uint64_t size;			/* of the disk */
-	uint32_t block_size;		/* 0: the usual (VHD 2 MiB; VHDX 32 MiB, fixed or dynamic) */
+	uint32_t block_size;		/* 0: the usual (2 MiB; VHDX of more than 4 TiB: 32 MiB) */
 	uint32_t sector_size;		/* VHDX: 512 or 4096; 0: 512 */
 	uint8_t guid[3][16];		/* random.  VHD: [0] is its uuid; VHDX: page 83, file write, data write */
 	int64_t now_s;
