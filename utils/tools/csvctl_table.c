@@ -118,11 +118,14 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "vhd", .verb = "create", .run = cc_vhd_create, .args = "PATH", .args_min = 1, .args_max = 1, .change = true, .paths = true,
 		.help = "create a virtual disk",
-		.text = "The space is allocated, the disk is durable when the command returns, and has exactly the size asked for for every "
-			"reader. On a csvfs volume it is used as MOUNT/.raw/PATH. An interruption leaves nothing behind.",
+		.text = "A fixed disk has all its space at once, a dynamic one grows as it is written. The disk is durable when the command "
+			"returns, and has exactly the size asked for for every reader. On a csvfs volume it is used as MOUNT/.raw/PATH. An "
+			"interruption leaves nothing behind.",
 		.opts = { { "size", "S", "of the disk: bytes, or with K, M, G, T (powers of 1024)", true },
-			  { "format", "F", "vhd (default) or vhdx (not supported yet)", false },
+			  { "format", "F", "vhd or vhdx (default: vhdx if PATH ends so, else vhd)", false },
 			  { "type", "T", "fixed (default), dynamic or diff (not supported yet)", false },
+			  { "block-size", "S", "by which a dynamic disk grows: a power of two (default 2M)", false },
+			  { "sector-size", "N", "of a VHDX: 512 (default) or 4096", false },
 			  { "parent", "P", "of a differencing disk (not supported yet)", false } },
 		.cols = { { "path", "PATH", CC_TEXT }, { "format", "FORMAT", CC_TEXT }, { "type", "TYPE", CC_TEXT },
 			  { "virtual_size_bytes", "SIZE", CC_SIZE }, { "file_size_bytes", "FILE", CC_SIZE }, { "uuid", "UUID", CC_TEXT } },
@@ -137,8 +140,9 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "vhd", .verb = "check", .run = cc_vhd_check, .args = "PATH...", .args_min = 1, .args_max = 64, .paths = true,
 		.help = "check virtual disks for damage; nothing is written",
-		.text = "Exit code 1 when one is damaged: the message names the field, its value and what is allowed; 12 when one is of a "
-			"kind that is not supported yet.",
+		.text = "Structure, every block's place and that none overlaps another; space that no block uses is said to be reclaimable, "
+			"which is no damage. Exit code 1 when one is damaged: the message names the field, its value and what is allowed; 12 "
+			"when one is of a kind that is not supported yet.",
 		.cols = { { "path", "PATH", CC_TEXT }, { "result", "RESULT", CC_TEXT }, { "type", "TYPE", CC_TEXT }, { "finding", "FINDING", CC_TEXT } },
 	},
 	{
