@@ -41,6 +41,8 @@
 #define CSV_MUT_MAP_NOT_GATED		0x10u	/* data plane: the gate is not closed and drained */
 #define CSV_MUT_REUSE_BEFORE_COMMIT	0x20u	/* alloc: freed blocks are not busy */
 #define CSV_MUT_IGNORE_RING		0x40u	/* cluster: a view needs no matching ring ids */
+#define CSV_MUT_FSYNC_NO_COMMIT		0x80u	/* fsync answers without a commit */
+#define CSV_MUT_FSYNC_NO_FLUSH		0x100u	/* fsync answers without a FLUSH of its own */
 
 struct buf_cache;	/* buf.c */
 struct glock_table;	/* glock.c */

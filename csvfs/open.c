@@ -176,6 +176,8 @@ static int shared_flush(struct csvfs *fs)
 	struct inode_table *t = fs->inodes;
 	uint64_t need = t->flushes_begun + 1;
 
+	if (fs->mutate & CSV_MUT_FSYNC_NO_FLUSH)
+		return 0;
 	while (t->flushes_done < need) {
 		if (t->flush_busy) {
 			sched_wait(fs->env->sched, &t->flush_wq);
@@ -217,7 +219,7 @@ int csvfs_fsync(struct csvfs *fs, uint64_t ino, uint32_t gen, bool data_only)
 	inode_put(&r);
 
 	committed = seq && jnl_stable_seq(fs->jnl) < seq;
-	if (committed)
+	if (committed && !(fs->mutate & CSV_MUT_FSYNC_NO_COMMIT))
 		err = jnl_commit(fs->jnl, seq);
 	/*
 	 * The commit's own FLUSH began after the slow path's data writes (each ends with a transaction).  In-place writes of the data
@@ -235,7 +237,7 @@ int csvfs_sync(struct csvfs *fs)
 {
 	int err = fs_check(fs);
 
-	if (!err && fs->jnl && !fs->opt.read_only)
+	if (!err && fs->jnl && !fs->opt.read_only && !(fs->mutate & CSV_MUT_FSYNC_NO_COMMIT))
 		err = jnl_commit(fs->jnl, 0);
 	return err ? err : shared_flush(fs);
 }

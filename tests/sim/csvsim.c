@@ -32,6 +32,7 @@ static const struct { const char *name; uint32_t bit; } mutations[] = {
 	{ "no-phantom", CSV_MUT_NO_PHANTOM }, { "no-revoke", CSV_MUT_NO_REVOKE_ON_RELEASE }, { "home-before-flush", CSV_MUT_HOME_BEFORE_FLUSH },
 	{ "replay-before-fence", CSV_MUT_REPLAY_BEFORE_FENCE }, { "map-not-gated", CSV_MUT_MAP_NOT_GATED },
 	{ "reuse-before-commit", CSV_MUT_REUSE_BEFORE_COMMIT }, { "ignore-ring", CSV_MUT_IGNORE_RING },
+	{ "fsync-no-commit", CSV_MUT_FSYNC_NO_COMMIT }, { "fsync-no-flush", CSV_MUT_FSYNC_NO_FLUSH },
 };
 
 static const char *const wanted[] = {

@@ -25,6 +25,7 @@
 #define CS_WORKERS 4u			/* of each node */
 #define CS_DP_THREADS 2u
 #define CS_LIVES_MAX 4096u
+#define CS_VIEWS_MAX 1024u
 
 struct cs_sim;
 
@@ -115,6 +116,8 @@ struct cs_node {
 	struct cs_dp d[CS_DP_THREADS];
 	struct csv_err err;
 	bool disk_failed;		/* a request of this life failed: EIO is an answer */
+	bool in_view;			/* csvsim_oracle.c, R3 */
+	struct ring_id view_ring;
 	/* csvsim_locks.c */
 	bool ghosted, silent;		/* withdrawn: its locks are among the ghosts; nothing of it can take effect */
 	bool dlm_ran;
@@ -166,6 +169,8 @@ struct cs_sim {
 	uint64_t fault_ns;		/* time between faults, typically */
 	uint64_t checks, locks_checked;
 	struct cs_locks locks;
+	struct cluster_view view[CS_VIEWS_MAX];	/* that somebody went by, the latest */
+	unsigned n_view;
 	uint64_t last_op_ns;
 	bool failed;
 	char why[1024];

@@ -5,6 +5,8 @@
  *  G2	the disk as it is at a crash, as it would be without power, and as it is now and then: the checker replays the journals
  *	in memory and finds nothing
  *  G3	nothing of a life takes effect once its journal's replay has begun
+ *  R3	a view that a node goes by is of the ring, the members and the quorum that the engine told it last; a view's id is one list
+ *	of (node, life) on all nodes
  *  locks: csvsim_locks.c
  */
 #include <inttypes.h>
@@ -165,6 +167,65 @@ void cs_oracle_write(void *arg, unsigned node, uint64_t world_life, uint64_t off
 	}
 }
 
+/* ---- R3 ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* How many of a's lives are in b. */
+static uint32_t view_common(const struct cluster_view *a, const struct cluster_view *b)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < a->n; i++) {
+		const struct cluster_node *m = cluster_view_find(b, a->m[i].nodeid);
+
+		n += m && cs_same(*m, a->m[i]);
+	}
+	return n;
+}
+
+/*
+ * When all daemons have left and start again within one ring of the engine, they count rounds from 1: the id comes again, for
+ * a list of new lives only, to whom the old one never meant anything.
+ */
+static void view_new(struct cs_sim *s, unsigned node, const struct cluster_view *v)
+{
+	for (unsigned i = 0; i < s->n_view; i++) {
+		const struct cluster_view *o = &s->view[i];
+		uint32_t common = ring_eq(o->ring, v->ring) ? view_common(v, o) : 0;
+
+		if (common && (common != v->n || common != o->n))
+			cs_fail(s, "R3: n%u: view %u.%" PRIu64 " has %u members here and %u elsewhere, %u of them the same", node, v->ring.nodeid,
+				v->ring.seq, v->n, o->n, common);
+	}
+	if (s->n_view == CS_VIEWS_MAX)
+		s->n_view = 0;
+	s->view[s->n_view++] = *v;
+}
+
+static void check_view(struct cs_sim *s, unsigned node)
+{
+	struct cs_node *n = &s->node[node];
+	const struct cluster_view *v = n->state != CS_DOWN && n->env ? cluster_current(n->env->cluster) : NULL;
+	const struct sim_told *t = sim_net_told(s->net, node);
+	uint32_t mask = 0;
+
+	if (!v) {
+		n->in_view = false;
+		return;
+	}
+	for (uint32_t i = 0; i < v->n; i++)
+		mask |= 1u << v->m[i].nodeid;
+	if (v->ring.nodeid != t->ring.nodeid || v->ring.seq >> CLUSTER_ROUND_BITS != t->ring.seq || !t->members || mask != t->mask)
+		cs_fail(s, "R3: n%u goes by a view of ring %u.%" PRIu64 ", its engine is in ring %u.%" PRIu64 " with other members", node,
+			v->ring.nodeid, v->ring.seq >> CLUSTER_ROUND_BITS, t->ring.nodeid, t->ring.seq);
+	else if (!t->quorate || !ring_eq(t->ring, t->quorum_ring))
+		cs_fail(s, "R3: n%u goes by a view of ring %u.%" PRIu64 ", quorum was told last for ring %u.%" PRIu64 ": %s", node, v->ring.nodeid,
+			t->ring.seq, t->quorum_ring.nodeid, t->quorum_ring.seq, t->quorate ? "quorate" : "not quorate");
+	else if (!n->in_view || !ring_eq(n->view_ring, v->ring))
+		view_new(s, node, v);
+	n->in_view = true;
+	n->view_ring = v->ring;
+}
+
 /* ---- every step ---------------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_lost_anybody(const struct cs_sim *s)
@@ -195,6 +256,7 @@ void cs_oracle_step(void *arg)
 			csvfs_recovery_walk(n->seen, recovery_seen, s);
 		if (n->fs && n->fs->state == CSVFS_WITHDRAWN)
 			cs_node_dead(n);
+		check_view(s, i);
 	}
 	cs_locks_step(s);
 }

@@ -69,10 +69,14 @@ static void hand_over(struct eng_node *e, struct eng_item *it)
 	sim_world_trace(e->net->w, "engine", e->node, it->kind, it->ring ? it->ring->id.seq : it->id.seq);
 	switch (it->kind) {
 	case ITEM_TOTEM:
+		e->told.ring = it->id;
+		e->told.members = false;
 		e->ev->totem(e->arg, it->id);
 		break;
 	case ITEM_MEMBERS:
 		n = mask_to_list(it->mask, ids);
+		e->told.mask = it->mask;
+		e->told.members = true;
 		e->ev->members(e->arg, ids, n);
 		break;
 	case ITEM_MSG:
@@ -82,9 +86,16 @@ static void hand_over(struct eng_node *e, struct eng_item *it)
 		e->ev->procdown(e->arg, it->from);
 		break;
 	case ITEM_QUORUM:
+		e->told.quorum_ring = it->id;
+		e->told.quorate = it->quorate;
 		e->ev->quorum(e->arg, it->id, it->quorate);
 		break;
 	}
+}
+
+const struct sim_told *sim_net_told(const struct sim_net *net, unsigned node)
+{
+	return &net->eng[node].told;
 }
 
 static void inbox_job(struct cds_list_head *inbox, struct eng_node *e, struct job *j)
@@ -253,6 +264,7 @@ static int eng_start(struct cluster_port *p, const struct cluster_raw_events *ev
 
 	csv_assert(!e->ev);
 	e->ev = ev;
+	e->told = (struct sim_told){ 0 };
 	e->arg = arg;
 	sim_world_at_node(e->net->w, e->node, sim_world_now_ns(e->net->w) + sim_world_delay(e->net->w, NS_PER_MS), join_due, e);
 	return 0;

@@ -58,6 +58,10 @@ uint64_t sim_net_next_incarnation(struct sim_net *net, unsigned node);
 /* Which life an incarnation belonged to; 0: unknown. */
 uint64_t sim_net_life_of(const struct sim_net *net, struct cluster_node who);
 
+/* What the engine has told the daemon of this node in its present life: a view can rest on nothing else. */
+struct sim_told { struct ring_id ring, quorum_ring; uint32_t mask; bool members, quorate; };	/* mask: bit nodeid, of that ring */
+const struct sim_told *sim_net_told(const struct sim_net *net, unsigned node);
+
 /* ---- faults (each counted as fault.*) ------------------------------------------------------------------------------- */
 
 void sim_net_partition(struct sim_net *net, const unsigned *side);	/* side[1..nodes]: who is with whom */

@@ -30,6 +30,7 @@ struct eng_node {
 	struct cds_list_head quorum_pending, quorum_inbox;
 	struct cds_list_head unsent;
 	struct job job, quorum_job;
+	struct sim_told told;
 };
 
 struct link_side {			/* what a node has of the connection to one peer */
