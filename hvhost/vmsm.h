@@ -29,7 +29,9 @@
  *  VM5 Unknown is not "not mine": without settled records nothing is started, killed or resumed (one exception: a source whose migration
  *      ended before anything was offered goes on, for it is still the owner; nobody can have taken it without a proof about this node).
  *  VM6 The mark is on the node's tmpfs before the action that it speaks of; it dies with the node, as the QEMU does.
- *  VM7 An inventory is told from the facts and holds back what older records would allow: the records come anew after it.
+ *  VM7 An inventory is told from the facts, after UNSETTLED and RECORD of the view that asks; what CONT may have reached counts as executing.
+ *  VM8 A proposal names the ring whose record it was made from; migratord refuses it in another one (leasedb_propose).  So after a
+ *      view change nothing old can still be on its way, and the new view's record is the whole truth.
  *
  * No pointers, no padding that differs: struct vmsm may be copied and hashed as bytes.  One thread; actions are returned, never done.
  */
@@ -68,6 +70,7 @@ enum vmsm_mig {
 struct vmsm_mark {
 	uint64_t bound;		/* the epoch whose QEMU this is; 0: none yet (incoming) */
 	uint64_t txid;		/* made as target of this migration; 0: made to start */
+	uint64_t moving;	/* MIGRATE was given for this txid, and no CONT since; 0: no */
 	uint64_t offered;	/* a HANDOVER with this txid may have been proposed; 0: no */
 	uint32_t config;
 	uint32_t resumed;	/* CONT may have been given under `bound` */
@@ -91,7 +94,7 @@ struct vmsm {
 	uint8_t have_rec;		/* rec was told since hvhostd began */
 	uint8_t settled;		/* and is of the present view */
 	uint8_t open;			/* a proposal of this node about it has no outcome: an older hvhostd's, or ours (prop) */
-	uint8_t peer_here;		/* rec.peer (or, as target, rec.owner) is a member in the life that rec names */
+	uint8_t peer_here;
 	uint8_t qemu;			/* enum vmsm_qemu */
 	uint8_t mig;			/* enum vmsm_mig */
 	uint8_t busy;			/* a command to QEMU has not been answered: enum vmsm_act */
@@ -105,27 +108,27 @@ struct vmsm {
 	uint8_t reaping;		/* STOP was given by the reaper */
 	uint8_t storage_bad;		/* io-error, and VMSM_EV_STORAGE_OK has not come */
 	uint8_t hold;			/* VMSM_EV_HOLD */
-	uint8_t held_back;		/* VM7: an inventory was taken, wait for newer records */
+	uint8_t cool;			/* a QEMU command failed: none before VMSM_T_RETRY */
 	uint8_t timers;			/* armed: 1 << enum vmsm_timer */
-	uint8_t pad[4];
 	uint32_t mutate;		/* tests only: VMSM_MUT_* */
 	uint64_t failed_key;		/* epoch or txid */
+	uint64_t ring;			/* of rec */
 	struct vmsm_mark mark;
 };
-#define VMSM_MUT_HANDOFF 1u	/* a source takes HANDOFF back by itself when the target is lost */
-#define VMSM_MUT_NO_REAPER 2u	/* what may not be here stays, and is used when a lease comes */
-#define VMSM_MUT_STEP4 4u	/* a complete target whose source is lost adopts */
-#define VMSM_MUT_NO_MARK 8u	/* VM2's mark is not kept */
+#define VMSM_MUT_HANDOFF	1u	/* a source takes HANDOFF back by itself when the target is lost */
+#define VMSM_MUT_NO_REAPER	2u	/* what may not be here stays, and is used when a lease comes */
+#define VMSM_MUT_STEP4		4u	/* a complete target whose source is lost adopts */
+#define VMSM_MUT_NO_OPEN	8u	/* a source whose completed migration has an open HANDOVER goes on when the target is lost */
 
 enum vmsm_timer { VMSM_T_READY = 0, VMSM_T_ANNOUNCE, VMSM_T_REAP, VMSM_T_STOP, VMSM_T_HANDOFF, VMSM_T_RETRY, VMSM_T_END };
 
 enum vmsm_ev {
 	VMSM_EV_NONE = 0,
-	VMSM_EV_RECORD,		/* rec, open, peer_here: committed in the present view, or the whole table was settled; or membership changed */
+	VMSM_EV_RECORD,		/* rec, ring, open, peer_here: committed in the present view, or the whole table was settled; or membership changed */
 	VMSM_EV_UNSETTLED,	/* no quorum, no migratord, a view change: records are unknown */
 	VMSM_EV_OUTCOME,	/* of our proposal: status (leasedb.h); after the record that it made */
 	VMSM_EV_ADOPT,		/* hvhostd has looked: qemu (NONE or a state), mig, mark */
-	VMSM_EV_STATUS,		/* qemu and mig as they are now (any QMP event, any answer) */
+	VMSM_EV_STATUS,		/* qemu and mig as they are now (any QMP event; before DONE, what the answer means) */
 	VMSM_EV_SPAWNED,	/* status 0: QMP answers, qemu and mig as in STATUS; else it could not be made and there is none */
 	VMSM_EV_GONE,		/* pidfd: there is none any more; guest_off */
 	VMSM_EV_DONE,		/* a QEMU command was answered: done, status */
@@ -140,7 +143,10 @@ enum vmsm_said { VMSM_SAY_READY = 1, VMSM_SAY_FAILED, VMSM_SAY_RESUMED };
 struct vmsm_event {
 	enum vmsm_ev ev;
 	struct lease rec;		/* state LEASE_NONE: there is none */
-	bool open, peer_here, guest_off;
+	uint64_t ring;			/* .seq of the settled view */
+	bool open;			/* leasedb_is_open() */
+	bool peer_here;			/* the other one of the migration (rec.peer on the owner's node, else rec.owner) is a member in that life */
+	bool guest_off;
 	int status;
 	enum vmsm_qemu qemu;
 	enum vmsm_mig mig;
@@ -165,7 +171,7 @@ enum vmsm_act {
 	VMSM_A_QUIT,			/* of a paused source that has moved: quit, or SIGKILL */
 	/* the rest of the world */
 	VMSM_A_MARK,			/* write sm->mark beside the QEMU, before what follows in this list */
-	VMSM_A_PROPOSE,			/* cas */
+	VMSM_A_PROPOSE,			/* cas, made from the record of `ring` */
 	VMSM_A_SAY,			/* say, txid to node `node` */
 	VMSM_A_TIMER,			/* timer, ms: (re)arm */
 	VMSM_A_EVENT,			/* note: for the event log */
@@ -181,7 +187,7 @@ enum vmsm_note {
 struct vmsm_action {
 	enum vmsm_act act;
 	struct lease_cas cas;
-	uint64_t txid;
+	uint64_t txid, ring;
 	uint32_t node, config, ms;
 	uint32_t say;			/* enum vmsm_said */
 	enum vmsm_timer timer;

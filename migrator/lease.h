@@ -6,7 +6,7 @@
  * Every replica computes the new record from the old one with the same function, so an illegal record cannot be proposed, and whoever
  * may not make a move is refused by every replica alike.
  *
- *			START            STARTED                     HANDOFF(d)             ACCEPT
+ *			START            STARTED                     HANDOVER               ACCEPT
  *	   FREE ----------> RECOVERING(x) ----------> RUNNING(n) ----------------> HANDOFF(d) ---------> RUNNING(d)
  *	    ^  ^                |   ^                  |  ^   |  ^                    |
  *	    |  +----- FAILED ---+   +----- TAKE -------+  |   |  +------ REFUSE ------+
@@ -28,7 +28,7 @@
  *	INTENT	 RUNNING(n), no txid -> the same with	coordinator
  *		   txid, peer d: step 1
  *	ABORT	 RUNNING(n, txid) -> without txid	agent of n
- *	HANDOFF	 RUNNING(n, txid, peer d) ->		agent of n: step 5					+1
+ *	HANDOVER RUNNING(n, txid, peer d) ->		agent of n: step 5					+1
  *		   HANDOFF(d), peer n
  *	ACCEPT	 HANDOFF(d) -> RUNNING(d), txid stays,	agent of d: step 6
  *		   `moved`
@@ -121,7 +121,7 @@ struct lease_cas {
 	uint8_t move, role;
 	uint8_t want;			/* CREATE, SET; RELEASE: LEASE_WANT_STOPPED when the guest shut itself down, else as it was */
 	uint8_t flags, priority;	/* CREATE, SET: LEASE_HA */
-	uint8_t reason;			/* BLOCK, FAILED, RELEASE, TAKE to FREE */
+	uint8_t reason, pad[2];		/* BLOCK, FAILED, RELEASE, TAKE to FREE */
 	uint32_t by;			/* proposer: node */
 	uint64_t by_inc;		/* and its life */
 	uint32_t node;			/* START, TAKE: x; INTENT: d */
@@ -137,6 +137,7 @@ struct lease_world {
 	/* Is this its present life, and is it not proven dead? */
 	bool (*lives)(const void *arg, uint32_t nodeid, uint64_t inc);
 	const void *arg;
+	uint64_t version_floor;		/* versions up to here were names of records that are deleted: a new one begins above */
 	unsigned mutate;		/* tests only: LEASE_MUT_* */
 };
 #define LEASE_MUT_NO_PROOF	1u	/* TAKE and REFUSE by the coordinator without a proof */

@@ -36,6 +36,9 @@
  *  DB5 After a cold start nothing is started and nothing is taken before every configured node has spoken for itself or is proven.
  *  DB6 What comes from a node that is proven dead in this life is refused.
  *
+ * A member that misses a move (a lost message; corosync loses none in a ring) asks the orderer for the state again and is unsettled until
+ * it has it.
+ *
  * What a membership change does: see above; everything in between is forgotten, proposals are answered -ECANCELED when the new view
  * is settled.  The caller proposes again from the record that it then sees.
  *
@@ -50,9 +53,9 @@
 #ifndef LEASEDB_VMS_MAX			/* the model checker has sizes of its own */
 #define LEASEDB_VMS_MAX 1024
 #define LEASEDB_NODES_MAX CLUSTER_NODES_MAX
-#define LEASEDB_WINDOW 32		/* moves ordered and not yet acknowledged by all */
+#define LEASEDB_WINDOW 32		/* moves ordered and not yet committed */
 #define LEASEDB_OPEN_MAX 64		/* own proposals without an outcome */
-#define LEASEDB_ITEMS_MAX 256		/* of one inventory message */
+#define LEASEDB_ITEMS_MAX 512		/* of one inventory message */
 #endif
 
 enum leasedb_phase { LEASEDB_NONE = 0, LEASEDB_HELLO, LEASEDB_SYNC, LEASEDB_SETTLED };
@@ -88,14 +91,24 @@ struct leasedb_node {
 	uint8_t pad[6];
 };
 
-/* An ordered move that not everybody has acknowledged yet. */
+/* A member of the present view. */
+struct leasedb_member {
+	uint32_t nodeid;
+	uint8_t hello;			/* its HELLO is here: */
+	uint8_t has_state, pad[2];
+	uint64_t inc;
+	struct ring_id base;
+	uint64_t index;
+	uint64_t acked;			/* moves of this ring that it acknowledged + 1 (the state itself); 0: nothing */
+	uint64_t seq;			/* its proposals that were ordered, the last one */
+};
+
+/* An ordered move that is not known to be committed. */
 struct leasedb_entry {
 	uint64_t index;
-	uint8_t kind;			/* of the message, leasedb_internal.h; 0: free */
-	uint8_t pad[3];
+	uint32_t kind;			/* leasedb_internal.h */
 	int32_t status;			/* of its application here */
-	uint32_t by;			/* proposer */
-	uint32_t pad2;
+	uint32_t by, pad;		/* proposer */
 	uint64_t seq;			/* its number at the proposer, 0: none */
 	struct lease_cas cas;
 	struct lease after;
@@ -109,23 +122,24 @@ struct leasedb_open { uint64_t seq; uint64_t id; uint64_t ring_seq; struct lease
  */
 struct leasedb {
 	struct leasedb_conf conf;
-	unsigned mutate;		/* tests only */
+	uint32_t mutate;		/* tests only */
 	uint8_t phase;
 	uint8_t has_state;		/* not restarted since a quorate view was installed */
 	uint8_t cold_lost;		/* since the cold start a suspect was cleared by a proof, not by its own word */
-	uint8_t self_suspect_told;
+	uint8_t pad0;
 	struct ring_id ring;		/* of the present view; meaningless in LEASEDB_NONE */
 	struct ring_id base;		/* in which `acc` was installed */
 	struct ring_id cold;		/* of the last cold start */
+	uint64_t version_floor;		/* lease.h */
 	uint64_t acc_index;		/* moves of `base` in acc */
-	uint64_t com_index, settle_index, next_index;
-	uint32_t n_member;
+	uint64_t com_count;		/* committed moves + 1 (the state itself); 0: not even the state */
+	uint64_t settle_index;		/* the state that was installed is this far */
+	uint32_t n_member, pad;
 	uint32_t n_acc, n_com, n_open, n_window;
-	uint32_t stage_n, stage_part, stage_donor;
-	uint64_t stage_index;
+	uint32_t stage_n, stage_part, stage_from, gap;
+	uint64_t stage_index, stage_floor;
 	uint64_t next_seq, next_id;
-	struct { uint32_t nodeid; uint8_t hello, has_state, acked_any, pad; uint64_t inc; struct ring_id base; uint64_t index; uint64_t acked; uint64_t seq; }
-		member[LEASEDB_NODES_MAX];
+	struct leasedb_member member[LEASEDB_NODES_MAX];
 	struct leasedb_node node[LEASEDB_NODES_MAX];
 	struct leasedb_node stage_node[LEASEDB_NODES_MAX];
 	struct leasedb_entry window[LEASEDB_WINDOW];
@@ -144,7 +158,7 @@ struct leasedb_io {
 	void (*settled)(void *arg, struct ring_id ring, bool cold);
 	/* One record was committed (state LEASE_NONE: deleted). */
 	void (*record)(void *arg, const struct lease *l);
-	/* 0 committed; -ECANCELED the view changed before it was; else a refusal of lease_apply().  The record, where it changed, came before. */
+	/* 0 committed; -ECANCELED cut off by a view change: the record tells whether it happened; else a refusal of lease_apply().  The record, where it changed, came before. */
 	void (*outcome)(void *arg, uint64_t id, const struct lease_cas *cas, int status);
 	/* The others have a proof that this node's present life runs nothing: kill all QEMUs, then come back with a new incarnation. */
 	void (*purged)(void *arg);
@@ -165,14 +179,14 @@ int leasedb_msg(struct leasedb *db, const struct leasedb_io *io, uint32_t from, 
 void leasedb_tick(struct leasedb *db, const struct leasedb_io *io);
 
 /*
- * by, by_inc are filled in here.  0 with an id, outcome() follows, never from inside this call; -CSV_E_NOQUORUM not settled; -EAGAIN too many
- * open ones.  A move whose version does not match at once is refused as it would be later, by outcome().
+ * by, by_inc are filled in here.  ring_seq: of the settled view whose record it starts from.  0 with an id, outcome() follows, never from
+ * inside this call; -CSV_E_NOQUORUM not settled; -CSV_E_STALE of another view (it will never happen); -EAGAIN too many open ones.  A move whose version does not match at once is refused as it would be later, by outcome().
  *
  * An agent that reconnects: hand its new connection no record of a VM for which leasedb_is_open() says true, or tell it so
  * (vmsm.h: `open`); and drop what its old connection still holds *before* the new one is served.
  */
-int leasedb_propose(struct leasedb *db, const struct leasedb_io *io, const struct lease_cas *cas, uint64_t *ret_id) csv_must_check;
-/* A proof for the replicas (idempotent; given again as long as leasedb_proven() does not say so).  inc 0: a suspect whose life nobody here knows. */
+int leasedb_propose(struct leasedb *db, const struct leasedb_io *io, const struct lease_cas *cas, uint64_t ring_seq, uint64_t *ret_id) csv_must_check;
+/* A proof for the replicas (refused about a present member; idempotent; given again as long as leasedb_proven() does not say so).  inc 0: a suspect whose life nobody here knows. */
 int leasedb_prove(struct leasedb *db, const struct leasedb_io *io, uint32_t nodeid, uint64_t inc, enum leasedb_proof kind) csv_must_check;
 /*
  * This node's inventory, asked for by leasedb_wants_inventory() (a cold start: again until it says no).  It must have been taken by a
@@ -182,6 +196,7 @@ bool leasedb_wants_inventory(const struct leasedb *db);
 int leasedb_inventory(struct leasedb *db, const struct leasedb_io *io, const struct leasedb_item *item, uint32_t n) csv_must_check;
 
 /* ---- to be read; records only when settled */
+static inline uint64_t leasedb_ring(const struct leasedb *db) { return db->ring.seq; }
 static inline bool leasedb_is_settled(const struct leasedb *db) { return db->phase == LEASEDB_SETTLED; }
 /* Committed; NULL: none, or not settled. */
 const struct lease *leasedb_find(const struct leasedb *db, const char *vm);
