@@ -112,8 +112,18 @@ void csvfs_release_all(struct csvfs *fs);
 enum csvfs_use { CSVFS_USE_PLAIN, CSVFS_USE_RAW };
 int csvfs_image_open(struct csvfs *fs, uint64_t ino, uint32_t gen, enum csvfs_use use);
 void csvfs_image_close(struct csvfs *fs, uint64_t ino, enum csvfs_use use);
-/* While the raw view is open here: bytes of the virtual disk, for the data plane's map of the view (setting it awaits).  0: not open. */
-void csvfs_set_raw_size(struct csvfs *fs, uint64_t ino, uint64_t size);
+/*
+ * The disk that an image holds (vraw.h), as its raw view shows it.  csvfs_disk_size() of any file: -EMEDIUMTYPE when it is no image.  Each
+ * opener calls csvfs_disk_open() after csvfs_image_open(RAW), the last csvfs_image_close(RAW) ends it; in between the others may be
+ * called.  Nothing reaches behind the disk's end.  fsync is that of the file.
+ */
+int csvfs_disk_size(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t *ret_size, struct csv_err *err);
+int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, struct csv_err *err);
+ssize_t csvfs_disk_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, void *buf, size_t len);
+ssize_t csvfs_disk_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len);	/* -ENOSPC: behind */
+int csvfs_disk_fallocate(struct csvfs *fs, uint64_t ino, uint32_t gen, int mode, uint64_t off, uint64_t len);
+int csvfs_disk_lseek(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, int whence, uint64_t *ret_off);
+/* While the raw view is open here: bytes of the virtual disk.  0: not open. */
 uint64_t csvfs_raw_size(struct csvfs *fs, uint64_t ino);
 
 /* Slow-path I/O, any alignment.  Return bytes, or <0.  `append`: at the true end of file, *ret_off says where (R26). */

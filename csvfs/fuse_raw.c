@@ -6,12 +6,12 @@
  *	node of view RAW	an image's disk (or a symbolic link)
  *
  * ".raw" is found in the root by name only; nothing of that name can be made, moved or removed there.  An image is a regular file that
- * is a valid VHD of a kind we can use; what is not is absent, and the log says why.
+ * is a valid VHD or VHDX of a kind we can use; what is not is absent, and the log says why.
  *
  * Invariants
- *  RV1 While the view is open on any node nobody writes the plain file (R41), so the footer read at open stays true until the last close:
- *      the size is read once, and no request through the view reaches bytes at or behind it.
- *  RV2 Requests through an open view below that size go the same way as those of the plain file: same lock, same gate, own map.
+ *  RV1 While the view is open on any node nobody writes the plain file (R41), so what was read of it at open stays true until the last
+ *      close: the size is read once, and no request through the view reaches bytes of the disk at or behind it.
+ *  RV2 Requests through an open view go through csvfs_disk_*() (csvfs/vraw.h), and in place through a map of their own.
  */
 #include "csvfs/fuse_internal.h"
 
@@ -21,45 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <linux/falloc.h>
 
-#include "csvfs/vhd/vhd_format.h"
 #include "utils/base/base.h"
 
 /* ---- what a file is ------------------------------------------------------------------------------------------------------------ */
-
-static int read_exact(struct fused *d, const struct csvfs_attr *a, uint64_t off, void *buf, size_t len)
-{
-	ssize_t n = csvfs_read(d->fs, a->ino, a->gen, off, buf, len);
-
-	return n < 0 ? (int)n : (size_t)n == len ? 0 : -ESTALE;	/* it became shorter meanwhile */
-}
-
-/* The footer as it is now.  Awaits; no lock outlives it. */
-static int identify(struct fused *d, const struct csvfs_attr *a, struct vhd_info *ret, struct csv_err *err)
-{
-	struct vhd_probe *p = calloc(1, sizeof(*p));
-	size_t n = csv_min(a->size, (uint64_t)VHD_FOOTER_BYTES);
-	uint64_t at;
-	int rc;
-
-	if (!p)
-		return csv_err_set(err, -ENOMEM, "out of memory");
-	p->file_size = a->size;
-	rc = n ? read_exact(d, a, a->size - n, p->tail + sizeof(p->tail) - n, n) : 0;
-	if (!rc && n)
-		rc = read_exact(d, a, 0, p->head, n);
-	if (!rc && (at = vhd_probe_dyn_offset(p))) {
-		rc = read_exact(d, a, at, p->dyn, sizeof(p->dyn));
-		p->has_dyn = !rc;
-	}
-	if (rc)
-		csv_err_set(err, rc, "cannot be read: %s", csv_err_describe(rc));
-	else
-		rc = vhd_identify(p, ret, err);
-	free(p);
-	return rc;
-}
 
 /* Once for each state of a file. */
 static void say_why(struct fused *d, const struct csvfs_attr *a, const char *name, const struct csv_err *err)
@@ -74,23 +39,10 @@ static void say_why(struct fused *d, const struct csvfs_attr *a, const char *nam
 /* -ENOENT: not an image at all.  Damaged ones and ones of a kind we cannot use have errors of their own. */
 static int disk_size(struct fused *d, const struct csvfs_attr *a, const char *name, uint64_t *ret)
 {
-	uint64_t open_size = csvfs_raw_size(d->fs, a->ino);
 	struct csv_err err = CSV_ERR_INIT;
-	struct vhd_info i;
-	int rc;
+	int rc = csvfs_disk_size(d->fs, a->ino, a->gen, ret, &err);
 
-	if (open_size) {
-		*ret = open_size;
-		return 0;
-	}
-	rc = identify(d, a, &i, &err);
-	if (!rc)
-		rc = vhd_may_open(&i, false, &err);
-	if (!rc) {
-		*ret = i.virtual_size;
-		return 0;
-	}
-	if (name && rc != -EINTR && rc != -CSV_E_WITHDRAWN)
+	if (rc && name && rc != -EINTR && rc != -CSV_E_WITHDRAWN)
 		say_why(d, a, name, &err);
 	return rc == -EMEDIUMTYPE ? -ENOENT : rc;
 }
@@ -285,26 +237,17 @@ static int open_disk(struct fop *op)
 	struct fused *d = op->d;
 	bool writing = (op->fi.flags & O_ACCMODE) != O_RDONLY;
 	struct csv_err err = CSV_ERR_INIT;
-	struct vhd_info i;
 	int rc = use_open(op, op->node.ino, op->node.gen, CSVFS_USE_RAW, writing, &op->fi.fh);
 
 	if (rc)
 		return rc;
-	/* From here on the plain file does not change (RV1). */
-	rc = csvfs_getattr(d->fs, op->node.ino, op->node.gen, &op->attr);
-	if (!rc && !S_ISREG(op->attr.mode))
-		rc = -ENOENT;
-	if (!rc) {
-		rc = identify(d, &op->attr, &i, &err);
-		if (!rc)
-			rc = vhd_may_open(&i, writing, &err);
-		if (rc)
+	/* From here on the plain file does not change but through views (RV1). */
+	rc = csvfs_disk_open(d->fs, op->node.ino, op->node.gen, writing, &err);
+	if (rc) {
+		if (*err.text && rc != -EINTR && rc != -CSV_E_WITHDRAWN)
 			log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": cannot be opened through " RAW_NAME ": %s", op->node.ino, err.text);
-	}
-	if (!rc)
-		csvfs_set_raw_size(d->fs, op->node.ino, i.virtual_size);
-	else
 		use_close(d, op->fi.fh);
+	}
 	return rc == -EMEDIUMTYPE ? -ENOENT : rc;
 }
 
@@ -331,16 +274,14 @@ static void open_raw(struct fop *op)
 
 static void read_raw(struct fop *op)
 {
-	uint64_t size = csvfs_raw_size(op->d->fs, op->node.ino);
-	ssize_t n = 0;
+	ssize_t n;
 
 	op->buf = iobuf_get(op->d);
 	if (!op->buf) {
 		fop_reply_err(op, -ENOMEM);
 		return;
 	}
-	if (op->off < size)
-		n = csvfs_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), csv_min(op->len, size - op->off));
+	n = csvfs_disk_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
 	if (n < 0)
 		fop_reply_err(op, (int)n);
 	else
@@ -351,15 +292,13 @@ static void read_raw(struct fop *op)
 static void write_raw(struct fop *op)
 {
 	struct fused *d = op->d;
-	uint64_t size = csvfs_raw_size(d->fs, op->node.ino);
 	ssize_t n;
 	int err;
 
-	if (op->fi.flags & O_APPEND || op->off >= size)
+	if (op->fi.flags & O_APPEND)
 		n = op->len ? -ENOSPC : 0;
 	else
-		n = csvfs_write(d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), csv_min(op->len, size - op->off), false,
-				NULL);
+		n = csvfs_disk_write(d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
 	if (n >= 0 && op->fi.flags & (O_SYNC | O_DSYNC)) {
 		err = csvfs_fsync(d->fs, op->node.ino, op->node.gen, (op->fi.flags & O_SYNC) != O_SYNC);
 		if (err)
@@ -373,26 +312,18 @@ static void write_raw(struct fop *op)
 
 static void fallocate_raw(struct fop *op)
 {
-	uint64_t size = csvfs_raw_size(op->d->fs, op->node.ino), end;
-
-	if (csv_add_overflow(op->off, op->len, &end) || end > size)
-		fop_reply_err(op, -ENOSPC);
-	else
-		fop_reply_err(op, csvfs_fallocate(op->d->fs, op->node.ino, op->node.gen, op->falloc_mode | FALLOC_FL_KEEP_SIZE, op->off,
-						  op->len));
+	fop_reply_err(op, csvfs_disk_fallocate(op->d->fs, op->node.ino, op->node.gen, op->falloc_mode, op->off, op->len));
 }
 
 static void lseek_raw(struct fop *op)
 {
-	uint64_t size = csvfs_raw_size(op->d->fs, op->node.ino), at;
-	int err = op->off >= size ? -ENXIO : csvfs_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
+	uint64_t at;
+	int err = csvfs_disk_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
 
-	if (!err && op->whence == SEEK_DATA && at >= size)
-		err = -ENXIO;	/* only the footer follows */
 	if (err)
 		fop_reply_err(op, err);
 	else
-		fuse_reply_lseek(op->req, (off_t)csv_min(at, size));
+		fuse_reply_lseek(op->req, (off_t)at);
 }
 
 /* ---- which operations are ours ---------------------------------------------------------------------------------------------------- */

@@ -305,6 +305,12 @@ bool glock_lvb(const struct glock *gl, uint8_t ret_lvb[DLM_LVB_LEN])
 	return true;
 }
 
+void glock_lvb_set(struct glock *gl, const uint8_t lvb[DLM_LVB_LEN])
+{
+	csv_assert(gl->mode == DLM_EX);
+	memcpy(gl->priv->dl.lvb, lvb, DLM_LVB_LEN);
+}
+
 /* ---- giving up on purpose ------------------------------------------------------------------------------------------------------ */
 
 /* Starts it; the caller holds a reference. */

@@ -78,6 +78,8 @@ int glock_drop_all(struct csvfs *fs);
 void glock_unwanted(struct glock *gl);
 /* Value block of the last grant: valid and how. */
 bool glock_lvb(const struct glock *gl, uint8_t ret_lvb[DLM_LVB_LEN]);
+/* While EX is cached: what those who come later get as the value block (instead of a fill_lvb hook). */
+void glock_lvb_set(struct glock *gl, const uint8_t lvb[DLM_LVB_LEN]);
 
 struct glock_info { struct csv_owner owner; enum dlm_mode mode, wanted; unsigned holders, waiters; uint64_t bounces, held_ms; };
 void glock_walk(struct csvfs *fs, bool (*fn)(void *arg, const struct glock_info *i), void *arg);

@@ -32,6 +32,7 @@
 #include <stdlib.h>
 
 #include "csvfs/inode_table.h"
+#include "csvfs/vraw.h"
 
 #define WAIT_MS 1000u
 
@@ -183,7 +184,7 @@ void csvfs_image_close(struct csvfs *fs, uint64_t ino, enum csvfs_use use)
 	co_mutex_lock(fs->env->sched, &ip->use_mx);
 	if (--*n == 0) {
 		if (use == CSVFS_USE_RAW)
-			ip->raw_size = 0;	/* no new map; requests need an open view */
+			vraw_close(ip);
 		if (ip->use_held)
 			glock_put(&ip->use_gh);
 		ip->use_held = false;
@@ -213,20 +214,6 @@ void image_before_release(struct inode *ip)
 }
 
 /* ---- size of the disk, while its view is open here ------------------------------------------------------------------------------- */
-
-void csvfs_set_raw_size(struct csvfs *fs, uint64_t ino, uint64_t size)
-{
-	struct glock *gl = glock_find(fs, OWN_INODE(ino));
-	struct inode *ip = gl ? gl->obj : NULL;
-
-	csv_assertf(ip && ip->raw_opens, "the raw view of inode %llu is not open", (unsigned long long)ino);
-	if (ip->raw_size == size)
-		return;
-	/* A map of an earlier view may have had another end. */
-	inode_gate_close(ip);
-	ip->raw_size = size;
-	inode_gate_open(ip);
-}
 
 uint64_t csvfs_raw_size(struct csvfs *fs, uint64_t ino)
 {

@@ -58,6 +58,7 @@ static struct inode *inode_of(struct glock *gl)
 	ip->orphan_slot = CSV_NO_SLOT;
 	co_mutex_init(&ip->open_mx);
 	co_mutex_init(&ip->use_mx);
+	co_mutex_init(&ip->vraw_mx);
 	gl->obj = ip;
 	return ip;
 }
@@ -77,9 +78,15 @@ struct inode *inode_of_glock(struct glock *gl)
 
 static void lock_gate_close(struct glock *gl, enum dlm_mode to)
 {
-	if (!gl->obj)
+	const struct inode *ip = gl->obj;
+
+	if (!ip)
 		return;
-	inode_dp_revoke(gl->obj);
+	/* In place an image may be used under CW as under EX (R25), and its blocks stay where they are. */
+	if (to == DLM_CW && ip->flags & CSV_INO_IMAGE)
+		inode_dp_collect(gl->obj);
+	else
+		inode_dp_revoke(gl->obj);
 	if (to == DLM_NL)
 		inode_keep_open(gl->obj);
 }

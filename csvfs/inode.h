@@ -23,6 +23,7 @@
 #include "csvfs/csvfs_internal.h"
 
 struct dp_inode;
+struct vraw;
 
 struct inode {
 	struct csvfs *fs;
@@ -62,6 +63,8 @@ struct inode {
 	struct dp_inode *dp;		/* published map (R23), NULL: the data plane knows nothing of it */
 	struct dp_inode *dp_raw;	/* the same for the raw view of an image */
 	uint64_t raw_size;		/* bytes of the virtual disk while its raw view is in use here, else 0 */
+	struct vraw *vraw;		/* and what is known of that disk (vraw.h) */
+	struct co_mutex vraw_mx;	/* openers, one at a time */
 };
 
 /* One operation's hold on an inode.  Zero-initialised: empty, inode_put() allowed. */

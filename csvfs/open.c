@@ -111,14 +111,20 @@ static void keep_time(struct iref *r, void *arg)
 /* What this node owes the inode when it stops using it: the time of its writes, and blocks it took for writes that never came. */
 static void give_back(struct csvfs *fs, struct inode *ip)
 {
+	struct glock_holder neg = { .gl = NULL };
 	struct iref r;
 
 	inode_dp_collect(ip);
 	if (!ip->pending_mtime_ns && ip->spec_end == 0)
 		return;
-	/* Failure costs a time stamp, or blocks until the file is truncated or removed. */
-	if (inode_get(fs, ip->ino, 0, DLM_EX, INODE_NOINTR, &r))
+	/* Blocks behind an image's end may be somebody's who is about to add them (vraw.h, VR4). */
+	if (ip->flags & CSV_INO_IMAGE && ip->spec_end && glock_get(fs, OWN_VNEG(ip->ino), DLM_EX, GLOCK_NOINTR, &neg))
 		return;
+	/* Failure costs a time stamp, or blocks until the file is truncated or removed. */
+	if (inode_get(fs, ip->ino, 0, DLM_EX, INODE_NOINTR, &r)) {
+		glock_put(&neg);
+		return;
+	}
 	inode_gate_close(ip);
 	if (ip->nlink && ip->body == CSV_BODY_TREE && ip->spec_end > fmap_blocks(ip->size))
 		trunc_trim(&r, csv_max(ip->spec_first, fmap_blocks(ip->size)), ip->spec_end);
@@ -127,6 +133,7 @@ static void give_back(struct csvfs *fs, struct inode *ip)
 		fmap_change(&r, keep_time, NULL);
 	inode_gate_open(ip);
 	inode_put(&r);
+	glock_put(&neg);
 }
 
 void csvfs_release(struct csvfs *fs, uint64_t ino)

@@ -6,6 +6,7 @@
  *  P1  A map is built and put in force by a coroutine that holds the inode's lock (>= PR, or CW for images), so the tree cannot
  *      change under it; it allows no more than the cached lock mode does (DP4).
  *  P2  A lock leaves the node, or becomes weaker, only after inode_dp_revoke(): gate closed, drained, map gone.
+ *      The raw view of an image with a block map rests on vmap as well (vraw.h, VR2).
  *  P3  Exclusive local work (inode_gate_close ... inode_gate_open) ends with no map in force: whoever comes next by the slow path
  *      builds a new one from the tree as it is then.
  */
@@ -15,6 +16,7 @@
 
 #include "csvfs/dataplane.h"
 #include "csvfs/extent.h"
+#include "csvfs/vraw.h"
 
 void csvfs_set_dataplane(struct csvfs *fs, struct dp_table *t)
 {
@@ -71,6 +73,18 @@ void inode_dp_revoke(struct inode *ip)
 	each_gate(ip, dp_gate_open);
 }
 
+void inode_dp_revoke_raw(struct inode *ip)
+{
+	struct dp_table *t = ip->fs->dp;
+
+	if (!ip->dp_raw)
+		return;
+	dp_gate_close(t, ip->dp_raw);
+	dp_publish_take(t, ip->dp_raw, NULL);
+	inode_dp_collect(ip);
+	dp_gate_open(t, ip->dp_raw);
+}
+
 void inode_dp_free(struct inode *ip)
 {
 	if (ip->dp)
@@ -92,8 +106,7 @@ static int build_add(void *arg, uint64_t off, uint64_t len, uint64_t dev_off)
 	return 0;
 }
 
-/* May the cached lock serve this in place?  (P1) */
-static bool lock_allows(const struct inode *ip, bool write)
+bool inode_lock_allows(const struct inode *ip, bool write)
 {
 	enum dlm_mode m = ip->gl->mode;
 
@@ -118,8 +131,8 @@ static struct dp_map *map_build(struct iref *r, uint64_t size)
 		rc = inode_map_range(r, 0, size, build_add, &b);
 		if (rc == 0) {
 			b.m->size = size;
-			b.m->may_read = lock_allows(r->ip, false);
-			b.m->may_write = lock_allows(r->ip, true) && !(r->ip->mode & (S_ISUID | S_ISGID)) &&
+			b.m->may_read = inode_lock_allows(r->ip, false);
+			b.m->may_write = inode_lock_allows(r->ip, true) && !(r->ip->mode & (S_ISUID | S_ISGID)) &&
 					 !(r->ip->flags & CSV_INO_IMMUTABLE);
 			return b.m;
 		}
@@ -130,6 +143,21 @@ static struct dp_map *map_build(struct iref *r, uint64_t size)
 	return NULL;
 }
 
+static struct dp_inode *get_dp(struct inode *ip, struct dp_inode **d, uint64_t key)
+{
+	if (!*d && ip->fs->dp) {
+		*d = dp_inode_new(ip->fs->dp, key, ip->gen);
+		if (*d)
+			dp_gate_open(ip->fs->dp, *d);
+	}
+	return *d;
+}
+
+struct dp_inode *inode_dp_raw(struct inode *ip)
+{
+	return get_dp(ip, &ip->dp_raw, DP_KEY_RAW | ip->ino);
+}
+
 static void publish_one(struct iref *r, struct dp_inode **d, uint64_t key, uint64_t size, bool write)
 {
 	struct dp_table *t = r->ip->fs->dp;
@@ -138,25 +166,20 @@ static void publish_one(struct iref *r, struct dp_inode **d, uint64_t key, uint6
 	if (*d && dp_map_allows(*d, write))
 		return;
 	m = map_build(r, size);
-	if (!m)
-		return;
-	if (!*d) {
-		*d = dp_inode_new(t, key, r->ip->gen);
-		if (!*d) {
-			dp_map_free(m);
-			return;
-		}
-		dp_gate_open(t, *d);
-	}
-	dp_publish_take(t, *d, m);
+	if (m && get_dp(r->ip, d, key))
+		dp_publish_take(t, *d, m);
+	else
+		dp_map_free(m);
 }
 
 void inode_publish(struct iref *r, bool write)
 {
 	struct inode *ip = r->ip;
 
-	if (!ip->fs->dp || !r->buf || !S_ISREG(ip->mode) || ip->body != CSV_BODY_TREE || !lock_allows(ip, write))
+	if (!ip->fs->dp || !r->buf || !S_ISREG(ip->mode) || ip->body != CSV_BODY_TREE || !inode_lock_allows(ip, write))
 		return;
+	if (vraw_is_mapped(ip->vraw))
+		return;			/* vraw_page.c */
 	publish_one(r, &ip->dp, ip->ino, ip->size, write);
 	if (ip->raw_size)
 		publish_one(r, &ip->dp_raw, DP_KEY_RAW | ip->ino, ip->raw_size, write);

@@ -15,10 +15,16 @@
  * (or reading) in place.  Awaits block reads.  Never fails: without a map the slow path serves.
  */
 void inode_publish(struct iref *r, bool write);
+/* May the cached lock serve this in place?  (P1) */
+bool inode_lock_allows(const struct inode *ip, bool write);
+/* The lock and the block of `ip` are held: the data plane's object of its raw view, gate open when it is new.  NULL: none, or no memory. */
+struct dp_inode *inode_dp_raw(struct inode *ip);
 /* Before the lock leaves or weakens (P2).  Awaits the drain.  Remembers in-place writes for the file times. */
 void inode_dp_revoke(struct inode *ip);
 /* Takes note of in-place writes since the last call: pending_mtime_ns, data_gen. */
 void inode_dp_collect(struct inode *ip);
+/* The map of the raw view alone goes, as when vmap leaves or the view is closed.  Awaits the drain. */
+void inode_dp_revoke_raw(struct inode *ip);
 /* The in-core inode goes; revoked before. */
 void inode_dp_free(struct inode *ip);
 

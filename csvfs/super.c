@@ -18,6 +18,7 @@
 
 #include "csvfs/inode.h"
 #include "csvfs/csvfs_internal.h"
+#include "csvfs/vraw.h"
 
 #define VIEW_WAIT_MS 60000u
 #define SLOT_WAIT_MS 15000u
@@ -32,6 +33,8 @@ static int parts_init(struct csvfs *fs, struct csv_err *err)
 
 	fs->glock_ops[CSV_OWN_INODE] = &inode_glock_ops;
 	fs->glock_ops[CSV_OWN_GROUP] = &alloc_group_glock_ops;
+	fs->glock_ops[CSV_OWN_VMAP] = &vraw_vmap_ops;
+	fs->glock_ops[CSV_OWN_VNEG] = &vraw_vneg_ops;
 	ret = buf_cache_init(fs);
 	if (!ret)
 		ret = glock_table_init(fs);
