@@ -58,8 +58,9 @@ int alloc_take(struct alloc_resv *r, struct jnl_handle *h, uint64_t hint_blk, ui
 	       uint32_t *ret_len, uint64_t *ret_generation);
 /* The free block that alloc_take() of an inode would take next at or behind the hint (R29: near other inodes).  -ENOSPC. */
 int alloc_peek(const struct alloc_resv *r, uint64_t hint_blk, uint64_t *ret_blk);
-/* The block that alloc_take(hint_blk, want 1) would give, its group being locked here: nothing is taken, nothing awaited.  -ENOSPC. */
-int alloc_peek(const struct alloc_resv *r, uint64_t hint_blk, uint64_t *ret_blk);
+/* May alloc_take() of one block give this one?  BUSY: freed, not yet durable.  OTHER: not in a group that has room promised here. */
+enum alloc_look { ALLOC_LOOK_FREE, ALLOC_LOOK_BUSY, ALLOC_LOOK_USED, ALLOC_LOOK_OTHER };
+enum alloc_look alloc_look(const struct alloc_resv *r, uint64_t blk);
 /* -CSV_E_CORRUPT when the bitmap disagrees with `state`. */
 int alloc_give(struct alloc_resv *r, struct jnl_handle *h, uint64_t blk, uint32_t len, enum csv_blk_state state);
 /* Would alloc_give() accept this?  0, -CSV_E_CORRUPT, -EXDEV (group not in the reservation). */

@@ -301,6 +301,18 @@ int alloc_take(struct alloc_resv *r, struct jnl_handle *h, uint64_t hint_blk, ui
 	return 0;
 }
 
+enum alloc_look alloc_look(const struct alloc_resv *r, uint64_t blk)
+{
+	struct alloc_group *g = group_at(r, blk);
+	uint32_t entry;
+
+	if (!g || !g->promised || !hint_entry(g, blk, &entry))
+		return ALLOC_LOOK_OTHER;
+	if (entry_state(g, entry) != CSV_BLK_FREE)
+		return ALLOC_LOOK_USED;
+	return block_is_avail(g, entry) ? ALLOC_LOOK_FREE : ALLOC_LOOK_BUSY;
+}
+
 int alloc_peek(const struct alloc_resv *r, uint64_t hint_blk, uint64_t *ret_blk)
 {
 	struct alloc_group *g = group_to_take(r, hint_blk);

@@ -50,6 +50,7 @@ struct slot_ctl;	/* slot.c */
 struct recover;		/* recover.c */
 struct reaper;		/* orphan.c */
 struct inode_table;	/* inode.c */
+struct inode_pool;	/* inode_pool.c */
 struct alloc_ctl;	/* alloc.c */
 
 struct csvfs {
@@ -75,6 +76,7 @@ struct csvfs {
 	struct recover *rcv;
 	struct reaper *reaper;
 	struct inode_table *inodes;
+	struct inode_pool *pool;
 	struct alloc_ctl *alloc;
 	struct dp_table *dp;		/* borrowed from the daemon; NULL: no data plane */
 
@@ -173,6 +175,11 @@ int orphan_del(struct orphan_ref *o, struct alloc_resv *resv, struct jnl_handle 
  * -EAGAIN: still open somewhere.  Called by csvfs_release() of the last handle (through orphan_reap_later) and by the reaper.
  */
 int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino);
+/*
+ * The same beside the caller, who waits for the space a moment only: locks of a node that is lost, and not yet known to be, may be needed.
+ * Never fails.
+ */
+void orphan_reap_now(struct csvfs *fs, uint32_t slot, uint64_t ino);
 /* The same in the background; never fails (out of memory: the slot's next scan finds it). */
 void orphan_reap_later(struct csvfs *fs, uint32_t slot, uint64_t ino);
 /* Scans a slot's tree in the background. */

@@ -21,10 +21,6 @@
 #include "csvfs/publish.h"
 
 #define GEN_MASK 0x3fffffu	/* what fits into a node id beside the number (R29) */
-#define CANDIDATES_MAX 16	/* blocks looked at for a new inode before giving up */
-#define CANDIDATE_ROUNDS 100u
-#define CANDIDATE_PAUSE_NS (2 * NS_PER_MS)
-#define CANDIDATE_STEP 16u
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------- */
 
@@ -65,7 +61,7 @@ static struct inode *inode_of(struct glock *gl)
 
 static void forget(struct inode *ip)
 {
-	ip->loaded = ip->verified = ip->has_body = ip->freed = false;
+	ip->loaded = ip->verified = ip->has_body = ip->freed = ip->alone = false;
 }
 
 /* The in-core inode of a reference; made when it is not there yet. */
@@ -116,9 +112,11 @@ static void lock_before_release(struct glock *gl, enum dlm_mode to)
 
 static void lock_fill_lvb(struct glock *gl, uint8_t *lvb)
 {
-	const struct inode *ip = gl->obj;
+	struct inode *ip = gl->obj;
 
 	memset(lvb, 0, DLM_LVB_LEN);
+	if (ip)
+		ip->alone = false;
 	if (ip && ip->loaded && !ip->freed)
 		inode_to_lvb(ip, (struct csv_lvb_inode *)lvb);
 }
@@ -365,57 +363,6 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 
 /* ---- a new one ------------------------------------------------------------------------------------------------------------------ */
 
-static int candidate_round(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret)
-{
-	for (unsigned i = 0; i < CANDIDATES_MAX; i++) {
-		struct inode *ip;
-		uint64_t blk;
-		int err;
-
-		*ret = IREF_INIT;
-		err = alloc_peek(resv, hint_blk, &blk);
-		if (err)
-			return err;
-		/* Ever larger steps: alloc_peek() comes back to a free block near its hint. */
-		hint_blk = blk + 1 + i * CANDIDATE_STEP;
-		/* Whoever looks at an old handle of this number may hold it: then take the next. */
-		err = glock_get(fs, OWN_INODE(blk), DLM_EX, GLOCK_NOQUEUE, &ret->gh);
-		if (err == -EAGAIN)
-			continue;
-		if (err)
-			return err;
-		ret->ip = ip = inode_of(ret->gh.gl);
-		err = !ip ? -ENOMEM : ip->opens || ip->open_mx.owner ? -EAGAIN : 0;
-		if (!err)
-			return 0;
-		inode_put(ret);
-		if (err != -EAGAIN)
-			return err;
-	}
-	return -EBUSY;
-}
-
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret)
-{
-	unsigned rounds = 0;
-	int err;
-
-	/*
-	 * A lock that is only cached elsewhere goes soon after it was asked for; that of a lost node (after two losses: of any number) when
-	 * it has been recovered, however long that takes.
-	 */
-	for (;;) {
-		err = candidate_round(fs, resv, hint_blk, ret);
-		rounds = recover_is_pending(fs) ? 0 : rounds + 1;
-		if (err != -EBUSY || fs_check(fs) || rounds >= CANDIDATE_ROUNDS)
-			break;
-		if (coro_cancelled(fs->env->sched))
-			return -EINTR;
-		coro_sleep_ns(fs->env->sched, CANDIDATE_PAUSE_NS);
-	}
-	return err == -EBUSY && fs_check(fs) ? -CSV_E_WITHDRAWN : err;
-}
-
 int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, const struct inode_init *init)
 {
 	struct inode *ip = r->ip;
@@ -453,7 +400,7 @@ int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, con
 	ip->spec_first = ip->spec_end = 0;
 	ip->data_gen = ip->data_flushed = 0;
 	ip->freed = false;
-	ip->loaded = ip->verified = ip->has_body = true;
+	ip->loaded = ip->verified = ip->has_body = ip->alone = true;
 	if (S_ISDIR(ip->mode)) {
 		ip->body = CSV_BODY_TREE;
 		bt_root_init(inode_raw(r)->body_bytes, CSV_BODY_BYTES, CSV_BT_DIR);

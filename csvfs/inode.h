@@ -31,6 +31,7 @@ struct inode {
 	uint64_t ino;
 
 	bool loaded, verified, freed;	/* IN1, IN2, IN4 */
+	bool alone;			/* made here, its lock EX ever since: nobody elsewhere has it open */
 	uint32_t gen, mode, uid, gid, nlink, flags;
 	uint64_t size;			/* bytes; directory: entries */
 	int64_t blocks;			/* signed for struct btree */
@@ -109,12 +110,10 @@ void inode_tree(struct iref *r, enum csv_bt_kind kind, struct alloc_resv *resv, 
 struct csv_inode *inode_raw(struct iref *r);
 
 /*
- * A new inode: takes a candidate block from `resv` (its group is locked), and its lock EX (NOQUEUE).  Before the transaction.
- * ret->buf stays NULL until inode_new() inside the transaction makes the block; attributes from `init` (mode, uid, gid, rdev, parent,
- * nlink, flags).
+ * A new inode.  Its number and lock come from inode_pool_take() before the transaction; ret->buf stays NULL until inode_new() inside the
+ * transaction makes the block; attributes from `init` (mode, uid, gid, rdev, parent, nlink, flags).
  */
 struct inode_init { uint32_t mode, uid, gid, nlink, flags; uint64_t rdev, parent; };
-int inode_candidate(struct csvfs *fs, struct alloc_resv *resv, uint64_t hint_blk, struct iref *ret);
 int inode_new(struct jnl_handle *h, struct alloc_resv *resv, struct iref *r, const struct inode_init *init);
 
 /* The lock is about to go to NL: what is open here stays protected (open.c).  Awaits. */

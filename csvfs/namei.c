@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "csvfs/inode_pool.h"
+
 typedef unsigned long long ull;
 
 #define REAP_NOW_BLOCKS 4096	/* files up to 16 MiB give their space back before unlink returns */
@@ -60,7 +62,9 @@ void namei_reap(struct csvfs *fs, const struct reap *r)
 	if (!r->ino)
 		return;
 	/* Best effort: the entry in the orphan tree stays until somebody succeeds. */
-	if (!r->now || orphan_reap(fs, r->slot, r->ino) == -EAGAIN)
+	if (r->now)
+		orphan_reap_now(fs, r->slot, r->ino);
+	else
 		orphan_reap_later(fs, r->slot, r->ino);
 }
 
@@ -175,13 +179,36 @@ static int make_txn(struct iref *d, struct iref *n, struct alloc_resv *resv, con
 	return err;
 }
 
+/* Room for a new inode in this directory, and its number, locked.  Waits without any group (IP2). */
+static int make_room(struct iref *d, uint32_t mode, struct alloc_resv *resv, struct iref *n)
+{
+	struct csvfs *fs = d->ip->fs;
+	uint64_t hint = pick_hint(d, mode);
+	unsigned rounds = 0;
+	struct btree t;
+	int err;
+
+	inode_tree(d, CSV_BT_DIR, NULL, &t);
+	for (;;) {
+		err = alloc_reserve(resv, hint, 2 + bt_new_nodes(&t, 1), 1, false);
+		if (!err)
+			err = inode_pool_take(fs, resv, hint, n);
+		if (err != -EAGAIN)
+			return err;
+		alloc_resv_done(resv);
+		err = inode_pool_wait(fs, hint, &rounds, n);
+		if (err)
+			return err;
+		if (n->ip)
+			hint = n->ip->ino;
+	}
+}
+
 static int make(struct csvfs *fs, uint64_t dir, uint32_t gen, const struct make *m, struct csvfs_attr *ret)
 {
 	struct iref d = IREF_INIT, n = IREF_INIT;
 	struct alloc_resv resv;
 	struct dir_entry e;
-	struct btree t;
-	uint64_t hint;
 	size_t len;
 	int err;
 
@@ -202,11 +229,7 @@ static int make(struct csvfs *fs, uint64_t dir, uint32_t gen, const struct make 
 	err = S_ISDIR(m->mode) && d.ip->nlink >= CSV_LINK_MAX ? -EMLINK : 0;
 	if (err)
 		goto out;
-	inode_tree(&d, CSV_BT_DIR, NULL, &t);
-	hint = pick_hint(&d, m->mode);
-	err = alloc_reserve(&resv, hint, 2 + bt_new_nodes(&t, 1), 1, false);
-	if (!err)
-		err = inode_candidate(fs, &resv, hint, &n);
+	err = make_room(&d, m->mode, &resv, &n);
 	if (err)
 		goto out;
 	err = make_txn(&d, &n, &resv, &e, m);

@@ -7,7 +7,8 @@
  *  OR2 `orphan s` is an ordinary cached lock: the owner of slot s uses it most, but whoever closes an orphan last, or recovers the slot,
  *      takes it as well.  The tree of a slot outlives the slot's owner.
  *  OR3 A reaper holds `inode i` EX from reading the entry to removing it, so an entry has one reaper at a time.  It frees only with
- *      `open i` EX, asked for with NOQUEUE (R8): an open handle or the phantom of a lost node's handle refuses it.
+ *      `open i` EX, asked for with NOQUEUE (R8): an open handle or the phantom of a lost node's handle refuses it.  Not asked for an inode
+ *      that was made here and whose lock has been EX here ever since (inode.alone): nobody elsewhere ever saw it.
  *  OR4 A number in an orphan tree is believed only if the bitmap says inode, and the inode has the entry's generation and names this
  *      slot (R29).  What is not so is logged, left, and fsck's to judge.
  *
@@ -18,7 +19,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "csvfs/inode.h"
+#include "csvfs/inode_pool.h"
 
 #define SCAN_BATCH 64u
 #define REAP_PAUSE_EVERY 16u		/* then REAP_PAUSE_MS: reaping never starves the rest */
@@ -26,10 +27,23 @@
 #define OPEN_TRIES 3u			/* a cached, unused `open` elsewhere goes within a few ms of being asked for */
 #define OPEN_TRY_MS 20u
 #define LOCK_TRIES 10u
+#define REAP_NOW_MAX 8u
+#define REAP_NOW_MS 100u		/* so long an unlink waits for the space that it gives back */
 
 struct reap_item { struct cds_list_head node; uint32_t slot; uint64_t ino; /* 0: scan */ };
 struct scan { struct csvfs *fs; uint32_t slot; uint32_t n; uint64_t ino[SCAN_BATCH]; };
+/* Freed at once after the last link went, beside whoever removed it. */
+struct reap_now {
+	struct csvfs *fs;		/* NULL: unused */
+	uint32_t slot;
+	uint64_t ino;
+	struct coro *coro;
+	bool done, awaited;
+	struct waitq wq;
+};
 struct reaper {
+	struct reap_now now[REAP_NOW_MAX];
+	unsigned n_now;
 	struct cds_list_head items;
 	bool running;
 	struct coro *coro;		/* NULL: has not begun, or is over */
@@ -284,6 +298,7 @@ int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 	struct iref r = IREF_INIT;
 	struct glock_holder open = { .gl = NULL };
 	struct entry e;
+	bool alone = false;
 	int ret = fs_check_write(fs);
 
 	if (!ret)
@@ -300,14 +315,19 @@ int orphan_reap(struct csvfs *fs, uint32_t slot, uint64_t ino)
 	}
 	if (ret < 0)
 		return ret;
+	alone = r.ip->alone;
 	if (e.kind == CSV_ORPHAN_UNLINKED)
-		ret = r.ip->opens ? -EAGAIN : glock_get(fs, OWN_OPEN(ino), DLM_EX, GLOCK_NOQUEUE, &open);
+		ret = r.ip->opens ? -EAGAIN : alone ? 0 : glock_get(fs, OWN_OPEN(ino), DLM_EX, GLOCK_NOQUEUE, &open);
 	if (!ret)
 		ret = reap_locked(fs, slot, &e, &r);
 	open_drop(fs, &open);
-	/* Of no more use here, and in the way of who makes a new inode there; but not worth three flushes of its own. */
-	if (!ret && e.kind == CSV_ORPHAN_UNLINKED)
-		glock_unwanted(r.gh.gl);
+	/* Whoever made it may make the next there; elsewhere it is in the way, but not worth three flushes of its own. */
+	if (!ret && e.kind == CSV_ORPHAN_UNLINKED) {
+		if (alone)
+			inode_pool_add(fs, ino);
+		else
+			glock_unwanted(r.gh.gl);
+	}
 	inode_put(&r);
 	return ret;
 }
@@ -411,6 +431,54 @@ void orphan_reap_later(struct csvfs *fs, uint32_t slot, uint64_t ino)
 		r->running = !fs_spawn(fs, "orphan reaper", reaper_coro, fs);
 }
 
+static void now_settle(struct reaper *r, struct reap_now *n)
+{
+	if (!n->done || n->awaited)
+		return;
+	n->fs = NULL;
+	r->n_now--;
+}
+
+static void now_coro(void *arg)
+{
+	struct reap_now *n = arg;
+	struct csvfs *fs = n->fs;
+
+	n->coro = sched_self(fs->env->sched);
+	if (orphan_reap(fs, n->slot, n->ino) == -EAGAIN)
+		orphan_reap_later(fs, n->slot, n->ino);
+	n->coro = NULL;
+	n->done = true;
+	sched_wake_all(fs->env->sched, &n->wq);
+	now_settle(fs->reaper, n);
+	sched_wake_all(fs->env->sched, &fs->state_wq);
+}
+
+void orphan_reap_now(struct csvfs *fs, uint32_t slot, uint64_t ino)
+{
+	struct reaper *r = fs->reaper;
+	uint64_t end = fs_now_ns(fs) + REAP_NOW_MS * NS_PER_MS;
+	struct reap_now *n = r->now;
+
+	if (r->n_now == REAP_NOW_MAX || fs->stopping || fs_check(fs)) {
+		orphan_reap_later(fs, slot, ino);
+		return;
+	}
+	while (n->fs)
+		n++;
+	*n = (struct reap_now){ .fs = fs, .slot = slot, .ino = ino, .awaited = true };
+	waitq_init(&n->wq);
+	r->n_now++;
+	if (fs_spawn(fs, "reap", now_coro, n) < 0) {
+		n->done = true;
+		orphan_reap_later(fs, slot, ino);
+	}
+	while (!n->done && fs_now_ns(fs) < end && !fs_check(fs))
+		sched_wait_until(fs->env->sched, &n->wq, end, false);
+	n->awaited = false;
+	now_settle(r, n);
+}
+
 void orphan_scan_later(struct csvfs *fs, uint32_t slot)
 {
 	orphan_reap_later(fs, slot, 0);
@@ -421,7 +489,10 @@ void reaper_stop(struct csvfs *fs)
 	/* It may wait for a lock of a lost node, whom nobody here recovers any more. */
 	if (fs->reaper->coro)
 		sched_cancel(fs->env->sched, fs->reaper->coro);
-	while (fs->reaper->running)
+	for (unsigned i = 0; i < REAP_NOW_MAX; i++)
+		if (fs->reaper->now[i].coro)
+			sched_cancel(fs->env->sched, fs->reaper->now[i].coro);
+	while (fs->reaper->running || fs->reaper->n_now)
 		sched_wait(fs->env->sched, &fs->state_wq);
 }
 

@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "csvfs/inode.h"
+#include "csvfs/inode_pool.h"
 #include "csvfs/csvfs_internal.h"
 #include "csvfs/vraw.h"
 
@@ -47,6 +47,8 @@ static int parts_init(struct csvfs *fs, struct csv_err *err)
 	if (!ret)
 		ret = inode_table_init(fs);
 	if (!ret)
+		ret = inode_pool_init(fs);
+	if (!ret)
 		ret = alloc_init(fs);
 	if (!ret) {
 		fs->dlm = dlm_new(fs->env, recover_dlm_events(fs));
@@ -73,6 +75,7 @@ void csvfs_free(struct csvfs *fs)
 		dlm_free(fs->dlm);	/* its locks lie in the glocks */
 	glock_table_free(fs);
 	inode_table_free(fs);
+	inode_pool_free(fs);
 	alloc_done(fs);
 	reaper_free(fs);
 	recover_free(fs);
@@ -235,6 +238,7 @@ static int tidy(struct csvfs *fs)
 		recover_stop(fs);
 	if (fs->reaper)
 		reaper_stop(fs);
+	inode_pool_stop(fs);
 	if (fs->state != CSVFS_WITHDRAWN && fs->jnl) {
 		ret = jnl_commit(fs->jnl, 0);
 		if (!ret)
@@ -328,6 +332,7 @@ int csvfs_umount(struct csvfs *fs, struct csv_err *err)
 	fs->stopping = true;
 	sched_wake_all(fs->env->sched, &fs->state_wq);
 	reaper_stop(fs);
+	inode_pool_stop(fs);
 	glock_walk(fs, count_used, &used);
 	if (used.n) {
 		fs->stopping = false;
