@@ -82,6 +82,7 @@ enum rpc_code cc_cluster_join(struct cc *cc);
 enum rpc_code cc_cluster_validate(struct cc *cc);
 /* csvctl_cluster.c, csvctl_volume.c, csvctl_vhd.c */
 enum rpc_code cc_cluster_status(struct cc *cc);
+enum rpc_code cc_cluster_wait(struct cc *cc);
 enum rpc_code cc_node_list(struct cc *cc);
 enum rpc_code cc_node_confirm_fenced(struct cc *cc);
 enum rpc_code cc_volume_list(struct cc *cc);

@@ -19,6 +19,12 @@ const struct cc_cmd cc_cmds[] = {
 			  { "crypto", "CRYPTO", CC_BOOL }, { "token_ms", "TOKEN", CC_MS }, { "volumes", "VOLUMES", CC_LIST } },
 	},
 	{
+		.noun = "cluster", .verb = "wait", .run = cc_cluster_wait,
+		.help = "wait until this node is in a quorate cluster",
+		.text = "As long as --timeout says; exit code 7 when it is over. corosync may still be starting.",
+		.cols = { { "name", "CLUSTER", CC_TEXT }, { "quorate", "QUORATE", CC_BOOL }, { "members", "MEMBERS", CC_INT }, { "waited_ms", "WAITED", CC_MS } },
+	},
+	{
 		.noun = "cluster", .verb = "init", .run = cc_cluster_init, .change = true,
 		.help = "make the configuration of a new cluster: corosync.conf, its key, fence.conf",
 		.text = "On the first node; the others take it over with cluster join. Traffic is always encrypted. Nothing that is there is replaced "
