@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Operations and unmounts while locks of lost nodes stand, or while somebody waits for a lock that leaves. */
+#include "tests/unit/core_world.h"
+
+#include <sys/stat.h>
+
+/* Nodes die here in the middle of coroutines, whose memory nobody frees then: not a leak of the core. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0";
+}
+
+#define FILES 400u
+
+static unsigned made;
+
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
+static void settle(uint64_t ms)
+{
+	cw_run(ms, never, NULL);
+}
+
+static void create_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct csvfs_attr a;
+	char name[24];
+
+	n->ret = 0;
+	for (unsigned i = 0; i < FILES && !n->ret; i++) {
+		snprintf(name, sizeof(name), "n%u-%u", n->id, made);
+		n->ret = csvfs_create(n->fs, csvfs_root_ino(n->fs), 0, name, S_IFREG | 0644, 0, 0, 0, false, &a);
+		made += !n->ret;
+	}
+	n->done = true;
+}
+
+/*
+ * Two of three nodes are lost, and no directory knows any more who has what: every number that nobody here has locked counts as
+ * locked by the lost until they are replayed.  A new file waits for that; it is not refused.
+ */
+START_TEST(creating_files_waits_for_the_recovery_of_two_lost_nodes)
+{
+	uint64_t t0;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	made = 0;
+	cw_do(1, create_coro);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	cw.fence_ns = 20 * NS_PER_SEC;
+	cw_off(2, false);
+	cw_off(3, false);
+	cw.ring_seq += 40;		/* rings without us: views may have been that nobody here knows of */
+	cw_new_ring();
+	t0 = cw.clk.now_ns;
+	cw_do(1, create_coro);
+	ck_assert_msg(cw_n(1)->ret == 0, "file %u: %d\n%s", made, cw_n(1)->ret, cw.all_log);
+	ck_assert_uint_eq(made, 2 * FILES);
+	ck_assert_uint_eq(cw.fence_calls, 2);
+	ck_assert_uint_ge(cw.clk.now_ns - t0, cw.fence_ns);
+	printf("%u files made %" PRIu64 " ms after the loss of two nodes (agent: %" PRIu64 " ms)\n", FILES,
+	       (uint64_t)((cw.clk.now_ns - t0) / NS_PER_MS), (uint64_t)(cw.fence_ns / NS_PER_MS));
+	cw_umount(1);
+	cw_teardown();
+}
+END_TEST
+
+static void orphan_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct csvfs_attr a;
+
+	ck_assert_int_eq(csvfs_create(n->fs, csvfs_root_ino(n->fs), 0, "f", S_IFREG | 0644, 0, 0, 0, false, &a), 0);
+	ck_assert_int_eq(csvfs_open(n->fs, a.ino, a.gen), 0);
+	ck_assert_int_eq(csvfs_unlink(n->fs, csvfs_root_ino(n->fs), 0, "f"), 0);
+	ck_assert_int_eq(csvfs_sync(n->fs), 0);
+	n->done = true;
+}
+
+START_TEST(an_unmount_does_not_wait_for_a_reaper_that_waits_for_a_lost_node)
+{
+	uint64_t t0;
+	uint32_t slot;
+
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	cw_do(2, orphan_coro);			/* the lock of its orphans is there */
+	cw.fence_fail = 100000;			/* and stays: nobody can prove that node 2 is gone */
+	slot = csvfs_slot(cw_n(2)->fs);
+	cw_power_cut(2);
+	settle(500);
+	orphan_scan_later(cw_n(1)->fs, slot);
+	settle(500);
+	t0 = cw.clk.now_ns;
+	cw_start(1, cw_umount_coro);
+	ck_assert_msg(cw_run(60000, cw_is_done, cw_n(1)), "the unmount hangs\n%s", cw.all_log);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	printf("unmounted after %" PRIu64 " ms\n", (uint64_t)((cw.clk.now_ns - t0) / NS_PER_MS));
+	cw_off(1, false);
+	cw_teardown();
+}
+END_TEST
+
+static void take_ex_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct glock_holder gh;
+
+	n->ret = glock_get(n->fs, OWN_GROUP(0), DLM_EX, 0, &gh);
+	glock_put(&gh);
+	n->done = true;
+}
+
+static bool is_wanted(void *arg)
+{
+	struct cw_node *n = arg;
+	struct dlm_stats st;
+
+	dlm_stats(csvfs_dlm(n->fs), &st);
+	return st.waiting > 0;
+}
+
+/* Another node has asked for the lock, its minimum hold is not over, and nobody here uses it: only its worker keeps it. */
+START_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold)
+{
+	cw_setup();
+	cw_boot(1);
+	cw_n(1)->opt.min_hold_us = 100000;
+	cw_do(1, cw_mount_coro);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	cw_mount(2);
+	settle(1000);
+	cw_do(1, take_ex_coro);
+	cw_start(2, take_ex_coro);
+	ck_assert(cw_run(50, is_wanted, cw_n(1)));
+	cw_umount(1);
+	ck_assert(cw_run(10000, cw_is_done, cw_n(2)));
+	ck_assert_int_eq(cw_n(2)->ret, 0);
+	ck_assert_uint_eq(cw.fence_calls, 0);
+	cw_umount(2);
+	cw_teardown();
+}
+END_TEST
+
+UNIT_MAIN("lost_locks", UNIT_TEST(creating_files_waits_for_the_recovery_of_two_lost_nodes),
+	  UNIT_TEST(an_unmount_does_not_wait_for_a_reaper_that_waits_for_a_lost_node),
+	  UNIT_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold))
