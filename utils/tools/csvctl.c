@@ -128,12 +128,17 @@ static void parse_long(struct cc *cc, int argc, char **argv, int *i)
 	}
 	if (n == 7 && !strncmp(a, "timeout", n)) {
 		cc->timeout_ms = parse_timeout(value_of(argc, argv, i, eq));
+		cc->timeout_given = true;
 		return;
 	}
 	if (!cc->cmd)
 		usage_end("%s: unknown option", argv[*i]);
 	if (cc->cmd->change && n == 7 && !strncmp(a, "dry-run", n) && !eq) {
 		cc->dry_run = true;
+		return;
+	}
+	if (cc->cmd->job && !eq && ((n == 7 && !strncmp(a, "no-wait", n)) || (n == 4 && !strncmp(a, "wait", n)))) {
+		cc->no_wait = n == 7;
 		return;
 	}
 	for (unsigned k = 0; k < ARRAY_SIZE(cc->cmd->opts) && cc->cmd->opts[k].name; k++) {
@@ -143,7 +148,10 @@ static void parse_long(struct cc *cc, int argc, char **argv, int *i)
 			continue;
 		if (!o->arg && eq)
 			usage_end("--%s: takes no value", o->name);
-		cc->opt[k] = o->arg ? value_of(argc, argv, i, eq) : "";
+		if (o->arg && o->arg[0] == '[')
+			cc->opt[k] = eq ? eq + 1 : "";
+		else
+			cc->opt[k] = o->arg ? value_of(argc, argv, i, eq) : "";
 		if (cc->n_values == ARRAY_SIZE(cc->value))
 			usage_end("too many options");
 		cc->value[cc->n_values].opt = k;

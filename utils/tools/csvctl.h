@@ -24,7 +24,10 @@ enum cc_type { CC_TEXT, CC_INT, CC_SIZE, CC_MS, CC_BOOL, CC_LIST };
 struct cc_col { const char *key, *title; enum cc_type type; };
 #define CC_OPTS_MAX 16
 #define CC_VALUES_MAX 256
-/* --name ARG; arg NULL: a switch; arg ends with "...": it may be given again and again (cc_opt_nth). */
+/*
+ * --name ARG; arg NULL: a switch; arg "[=X]": a switch that may have a value; arg ends with "...": it may be given again and again
+ * (cc_opt_nth).
+ */
 struct cc_opt { const char *name, *arg, *help; bool required; };
 
 struct cc;
@@ -33,6 +36,7 @@ struct cc_cmd {
 	const char *args;		/* "PATH", "[VOLUME...]", NULL */
 	unsigned args_min, args_max;
 	bool change;			/* has --dry-run */
+	bool job;			/* long work: has --no-wait; the daemon's answer names a job */
 	bool pairs;			/* the table shows one item as lines "key value" */
 	bool paths;			/* the arguments are files (completion) */
 	struct cc_opt opts[CC_OPTS_MAX];	/* ends with name NULL */
@@ -56,8 +60,9 @@ struct cc {
 	const char *opt[CC_OPTS_MAX];	/* value (the last one), or "" for a switch; NULL: not given; as cmd->opts */
 	struct { unsigned opt; const char *value; } value[CC_VALUES_MAX];	/* all values in their order; opt: index into cmd->opts */
 	unsigned n_values;
-	bool dry_run;
+	bool dry_run, no_wait;
 	int timeout_ms;
+	bool timeout_given;
 	bool progress;			/* standard error is a terminal */
 	json_t *reply;			/* shown at the end; made by main */
 	volatile sig_atomic_t *cancelled;
@@ -93,6 +98,35 @@ enum rpc_code cc_vhd_users(struct cc *cc);
 enum rpc_code cc_vhd_create(struct cc *cc);
 enum rpc_code cc_vhd_info(struct cc *cc);
 enum rpc_code cc_vhd_check(struct cc *cc);
+/* csvctl_job.c: what the coordinator (migratord) of this node is asked; `args` are taken. */
+enum rpc_code cc_ask_migrator(struct cc *cc, const char *verb, json_t *args);
+/* The same for work that goes on as a job: waits for its end with a progress bar, unless --no-wait. */
+enum rpc_code cc_run_job(struct cc *cc, const char *verb, json_t *args);
+bool cc_migrator_runs(const struct cc *cc);
+/* csvctl_vm.c, csvctl_migration.c, csvctl_ha.c, csvctl_node.c, csvctl_event.c */
+enum rpc_code cc_vm_create(struct cc *cc);
+enum rpc_code cc_vm_start(struct cc *cc);
+enum rpc_code cc_vm_stop(struct cc *cc);
+enum rpc_code cc_vm_list(struct cc *cc);
+enum rpc_code cc_vm_show(struct cc *cc);
+enum rpc_code cc_vm_delete(struct cc *cc);
+enum rpc_code cc_vm_console(struct cc *cc);
+enum rpc_code cc_migration_start(struct cc *cc);
+enum rpc_code cc_migration_list(struct cc *cc);
+enum rpc_code cc_migration_show(struct cc *cc);
+enum rpc_code cc_migration_plan(struct cc *cc);
+enum rpc_code cc_ha_status(struct cc *cc);
+enum rpc_code cc_ha_enable(struct cc *cc);
+enum rpc_code cc_ha_disable(struct cc *cc);
+enum rpc_code cc_node_drain(struct cc *cc);
+enum rpc_code cc_node_resume(struct cc *cc);
+enum rpc_code cc_node_shutdown(struct cc *cc);
+enum rpc_code cc_event_list(struct cc *cc);
+enum rpc_code cc_event_watch(struct cc *cc);
+enum rpc_code cc_job_show(struct cc *cc);
+enum rpc_code cc_job_list(struct cc *cc);
+/* A name or an id of corosync's node list; 0: neither. */
+uint32_t cc_node_by_name(const char *name);
 /*
  * Asks every volume mounted on this node (those that `want` names, NULL or none: all) and puts the answers together in cc->reply;
  * "stats" of several volumes are added up.  RPC_NOT_FOUND when a wanted one is not there; *ret_n: how many answered.

@@ -215,8 +215,7 @@ enum rpc_code cc_node_list(struct cc *cc)
 	return vcode;
 }
 
-/* A name or an id of corosync's node list; 0: neither. */
-static uint32_t node_by_name(const char *name)
+uint32_t cc_node_by_name(const char *name)
 {
 	static const char digits[] = "0123456789";
 	json_t *all = configured(), *n;
@@ -232,33 +231,4 @@ static uint32_t node_by_name(const char *name)
 	}
 	json_decref(all);
 	return id;
-}
-
-enum rpc_code cc_node_confirm_fenced(struct cc *cc)
-{
-	const char *volume = cc_opt(cc, "volume"), *name = cc->arg[0];
-	uint32_t id = node_by_name(name);
-	enum rpc_code code;
-	bool found = false;
-	unsigned n;
-	json_t *args, *item;
-	size_t i;
-
-	if (!id)
-		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", name);
-	if (!cc_opt(cc, "yes") && !cc->dry_run)
-		return cc_fail(cc, RPC_NEEDS_PROOF,
-			       "%s: if it is not off, two nodes write and the volume is lost; make sure with your own eyes that it is off and stays "
-			       "off, then say so with --yes", name);
-	args = json_pack("{s:i, s:b}", "nodeid", (int)id, "dry_run", cc->dry_run);
-	code = cc_ask_volumes(cc, &volume, volume ? 1 : 0, "node.confirm-fenced", args, &n);
-	json_decref(args);
-	json_array_foreach(json_object_get(cc->reply, "items"), i, item) {
-		json_object_set_new(item, "node", json_string(name));
-		found |= strcmp(json_string_value(json_object_get(item, "result")), "nothing waits for it") != 0;
-	}
-	json_object_set_new(cc->reply, "dry_run", json_boolean(cc->dry_run));
-	if (!code && !found)
-		return cc_fail(cc, RPC_NOT_FOUND, "%s: no volume mounted here waits for a proof that it is off; see: csvctl volume show", name);
-	return code;
 }

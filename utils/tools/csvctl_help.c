@@ -6,14 +6,23 @@
 
 #include <string.h>
 
+#define CC_NO_WAIT "return as soon as it is accepted (exit code 13); the answer names the job"
+
+static const char *before_arg(const struct cc_opt *o)
+{
+	return o->arg && o->arg[0] != '[' ? " " : "";
+}
+
 static void synopsis(FILE *out, const struct cc_cmd *c)
 {
 	fprintf(out, "csvctl %s %s", c->noun, c->verb);
 	if (c->args)
 		fprintf(out, " %s", c->args);
 	for (unsigned i = 0; i < ARRAY_SIZE(c->opts) && c->opts[i].name; i++)
-		fprintf(out, c->opts[i].required ? " --%s%s%s" : " [--%s%s%s]", c->opts[i].name, c->opts[i].arg ? " " : "",
+		fprintf(out, c->opts[i].required ? " --%s%s%s" : " [--%s%s%s]", c->opts[i].name, before_arg(&c->opts[i]),
 			c->opts[i].arg ? c->opts[i].arg : "");
+	if (c->job)
+		fputs(" [--no-wait]", out);
 	if (c->change)
 		fputs(" [--dry-run]", out);
 }
@@ -23,7 +32,7 @@ static void options(FILE *out, const struct cc_opt *o, size_t max, const char *f
 	char name[64];
 
 	for (size_t i = 0; i < max && o[i].name; i++) {
-		snprintf(name, sizeof(name), "--%s%s%s", o[i].name, o[i].arg ? " " : "", o[i].arg ? o[i].arg : "");
+		snprintf(name, sizeof(name), "--%s%s%s", o[i].name, before_arg(&o[i]), o[i].arg ? o[i].arg : "");
 		fprintf(out, fmt, name, o[i].help);
 	}
 }
@@ -33,7 +42,7 @@ void cc_help(FILE *out, const char *noun, const char *verb)
 	size_t n = 0;
 
 	if (!noun)
-		fputs("usage: csvctl NOUN VERB [ARGUMENT...] [OPTION...]\nShows and changes csvfs volumes and virtual disks. Run as root.\n\n", out);
+		fputs("usage: csvctl NOUN VERB [ARGUMENT...] [OPTION...]\nShows and changes csvfs volumes, virtual disks and virtual machines. Run as root.\n\n", out);
 	for (size_t i = 0; i < cc_cmds_n; i++) {
 		const struct cc_cmd *c = &cc_cmds[i];
 
@@ -41,7 +50,7 @@ void cc_help(FILE *out, const char *noun, const char *verb)
 			continue;
 		n++;
 		if (!noun) {
-			fprintf(out, "  %-8s %-8s %s\n", c->noun, c->verb, c->help);
+			fprintf(out, "  %-9s %-14s %s\n", c->noun, c->verb, c->help);
 			continue;
 		}
 		fputs("usage: ", out);
@@ -50,6 +59,8 @@ void cc_help(FILE *out, const char *noun, const char *verb)
 		if (c->text && verb)
 			fprintf(out, "  %s\n", c->text);
 		options(out, c->opts, ARRAY_SIZE(c->opts), "  %-18s %s\n");
+		if (c->job)
+			fprintf(out, "  %-18s %s\n", "--no-wait", CC_NO_WAIT);
 		if (c->change)
 			fprintf(out, "  %-18s %s\n", "--dry-run", "say what would be done, do nothing");
 	}
@@ -69,7 +80,7 @@ void cc_help(FILE *out, const char *noun, const char *verb)
 void cc_man(FILE *out)
 {
 	fputs(".\\\" Made from csvctl's table of commands: csvctl --man\n"
-	      ".TH CSVCTL 8 \"\" csvfs \"System Administration\"\n.SH NAME\ncsvctl \\- show and change csvfs volumes and virtual disks\n"
+	      ".TH CSVCTL 8 \"\" csvfs \"System Administration\"\n.SH NAME\ncsvctl \\- show and change csvfs volumes, disks and virtual machines\n"
 	      ".SH SYNOPSIS\n.B csvctl\n.I NOUN VERB\n.RI [ ARGUMENT ...]\n.RI [ OPTION ...]\n.SH DESCRIPTION\n"
 	      "Asks the daemons of this node over their control sockets, which only root may use.\n.SH COMMANDS\n", out);
 	for (size_t i = 0; i < cc_cmds_n; i++) {
@@ -81,6 +92,8 @@ void cc_man(FILE *out)
 		if (c->text)
 			fprintf(out, "%s\n", c->text);
 		options(out, c->opts, ARRAY_SIZE(c->opts), ".TP\n.B %s\n%s\n");
+		if (c->job)
+			fputs(".TP\n.B --no-wait\n" CC_NO_WAIT "\n", out);
 		if (c->change)
 			fputs(".TP\n.B --dry-run\nsay what would be done, do nothing\n", out);
 	}
@@ -91,7 +104,7 @@ void cc_man(FILE *out)
 	for (size_t i = 0; i < cc_codes_n; i++)
 		fprintf(out, ".TP\n.B %d\n%s\n", cc_codes[i].code, cc_codes[i].text);
 	fputs(".SH FILES\n.TP\n.I /run/csvfs/*.lock\nwhich volumes were mounted on this node, and where\n.SH SEE ALSO\n"
-	      ".BR csvfs (7),\n.BR csvfsd (8),\n.BR mkfs.csvfs (8),\n.BR fsck.csvfs (8)\n", out);
+	      ".BR csvfs (7),\n.BR csvfsd (8),\n.BR migratord (8),\n.BR mkfs.csvfs (8),\n.BR fsck.csvfs (8)\n", out);
 }
 
 /* ---- bash completion ------------------------------------------------------------------------------------------------------------ */
@@ -132,7 +145,7 @@ void cc_completion(FILE *out)
 		fprintf(out, "\t'%s %s') opts='", c->noun, c->verb);
 		for (unsigned k = 0; k < ARRAY_SIZE(c->opts) && c->opts[k].name; k++)
 			fprintf(out, "--%s ", c->opts[k].name);
-		fprintf(out, "%s--output --timeout --help'%s ;;\n", c->change ? "--dry-run " : "", c->paths ? " files=1" : "");
+		fprintf(out, "%s%s--output --timeout --help'%s ;;\n", c->job ? "--no-wait " : "", c->change ? "--dry-run " : "", c->paths ? " files=1" : "");
 	}
 	fputs("\tesac\n\tif [[ $cur == -* ]]; then\n\t\tCOMPREPLY=($(compgen -W \"$opts\" -- \"$cur\"))\n"
 	      "\telif [[ $files ]]; then\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n\tfi\n}\ncomplete -o filenames -F _csvctl csvctl\n", out);

@@ -8,6 +8,17 @@
 #define FORCE_OPT { "force", "REASON", "also replace what is there, and do what is advised against; the reason is logged", false }
 #define ROOT_OPT { "root", "DIR", "the files below DIR instead of / (to prepare an image)", false }
 
+#define VM_COLS { { "name", "VM", CC_TEXT }, { "node", "NODE", CC_TEXT }, { "state", "STATE", CC_TEXT }, { "want", "WANT", CC_TEXT }, \
+		  { "epoch", "EPOCH", CC_INT }, { "ha", "HA", CC_BOOL }, { "qemu", "QEMU", CC_TEXT }, { "memory_bytes", "MEMORY", CC_SIZE }, \
+		  { "reason", "REASON", CC_TEXT } }
+#define MIGRATION_COLS { { "id", "ID", CC_TEXT }, { "vm", "VM", CC_TEXT }, { "from", "FROM", CC_TEXT }, { "to", "TO", CC_TEXT }, \
+			 { "state", "STATE", CC_TEXT }, { "step", "STEP", CC_INT }, { "percent", "%", CC_INT }, { "total_ms", "TOTAL", CC_MS }, \
+			 { "pause_ms", "PAUSE", CC_MS }, { "steps", "STEPS", CC_LIST }, { "reason", "REASON", CC_TEXT } }
+#define JOB_COLS { { "id", "JOB", CC_TEXT }, { "kind", "KIND", CC_TEXT }, { "object", "OBJECT", CC_TEXT }, { "state", "STATE", CC_TEXT }, \
+		   { "percent", "%", CC_INT }, { "took_ms", "TOOK", CC_MS }, { "step", "STEP", CC_TEXT }, { "message", "MESSAGE", CC_TEXT } }
+#define EVENT_COLS { { "seq", "SEQ", CC_INT }, { "time", "TIME", CC_TEXT }, { "node", "NODE", CC_TEXT }, { "level", "LEVEL", CC_TEXT }, \
+		     { "object", "OBJECT", CC_TEXT }, { "text", "TEXT", CC_TEXT }, { "command", "COMMAND", CC_TEXT } }
+
 const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "cluster", .verb = "status", .run = cc_cluster_status, .pairs = true,
@@ -78,14 +89,37 @@ const struct cc_cmd cc_cmds[] = {
 			  { "volumes", "VOLUMES", CC_LIST } },
 	},
 	{
+		.noun = "node", .verb = "drain", .run = cc_node_drain, .args = "NODE", .args_min = 1, .args_max = 1, .change = true, .job = true,
+		.pairs = true,
+		.help = "move all virtual machines away from a node, and place none there any more",
+		.text = "One after the other, live. Never stops one: what cannot move stays, the answer says why for each, and the exit code is 8.",
+		.cols = { { "node", "NODE", CC_TEXT }, { "state", "STATE", CC_TEXT }, { "moved", "MOVED", CC_LIST }, { "stayed", "STAYED", CC_LIST } },
+	},
+	{
+		.noun = "node", .verb = "resume", .run = cc_node_resume, .args = "NODE", .args_min = 1, .args_max = 1, .change = true,
+		.help = "let a drained or quarantined node have virtual machines again",
+		.cols = { { "node", "NODE", CC_TEXT }, { "state", "STATE", CC_TEXT } },
+	},
+	{
+		.noun = "node", .verb = "shutdown", .run = cc_node_shutdown, .args = "NODE", .args_min = 1, .args_max = 1, .change = true, .job = true,
+		.pairs = true,
+		.help = "drain a node and let its coordinator leave in order, so that nobody fences it or waits for it",
+		.text = "Exit code 8 when virtual machines could not move; nothing has happened to them. With --force they are switched off, and "
+			"started elsewhere as soon as there is a place. Afterwards unmount the volumes there and stop corosync, or shut the node "
+			"down, which does both.",
+		.opts = { { "force", "[=REASON]", "switch off what cannot move", false } },
+		.cols = { { "node", "NODE", CC_TEXT }, { "state", "STATE", CC_TEXT }, { "moved", "MOVED", CC_LIST }, { "stayed", "STAYED", CC_LIST } },
+	},
+	{
 		.noun = "node", .verb = "confirm-fenced", .run = cc_node_confirm_fenced, .args = "NODE", .args_min = 1, .args_max = 1,
 		.change = true,
 		.help = "say that a lost node which could not be fenced is off",
 		.text = "For when no fence agent can do it: you have made sure with your own eyes that the node is off and stays off. What it "
-			"had locked is recovered on your word, on all volumes mounted here that wait for it. If it is not off, two nodes write "
-			"and the volume is lost; so --yes is needed. Refused (exit code 9) while the node is a member of the cluster or its "
+			"had locked is recovered on your word, on all volumes mounted here that wait for it, and its virtual machines may be "
+			"started elsewhere. If it is not off, two nodes write and the volume is lost; so --yes is needed. Refused (exit code 9) while the node is a member of the cluster or its "
 			"heartbeat on the disk moves. NODE is a name or a node id of corosync's.",
-		.opts = { { "yes", NULL, "I have made sure that it is off", false }, VOLUME_OPT },
+		.opts = { { "yes", NULL, "I have made sure that it is off", false }, VOLUME_OPT,
+			  { "force", "[=REASON]", "open its virtual machines' leases even though its heartbeat says otherwise; the reason is logged", false } },
 		.cols = { { "node", "NODE", CC_TEXT }, { "volume", "VOLUME", CC_TEXT }, { "result", "RESULT", CC_TEXT } },
 	},
 	{
@@ -160,6 +194,133 @@ const struct cc_cmd cc_cmds[] = {
 		.cols = { { "inode", "INODE", CC_TEXT }, { "use", "USE", CC_TEXT }, { "writing", "WRITING", CC_BOOL }, { "pid", "PID", CC_INT },
 			  { "process", "PROCESS", CC_TEXT }, { "open_ms", "OPEN", CC_MS }, { "node", "NODE", CC_TEXT },
 			  { "volume", "VOLUME", CC_TEXT } },
+	},
+	{
+		.noun = "vm", .verb = "create", .run = cc_vm_create, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
+		.help = "define a virtual machine on disks of the volume",
+		.text = "Its definition is a folder vms/NAME on the volume; kernel and initrd are copied there. It is not started. A disk is an image "
+			"on the volume (VHD, VHDX or raw, by its name's end), shown to the guest as virtio-scsi. With high availability (the default) it "
+			"is started elsewhere when its node is lost.",
+		.opts = { { "disk", "PATH...", "an image on the volume; again for each further one", true },
+			  { "memory", "S", "bytes, or with K, M, G (default 512M)", false }, { "cpus", "N", "virtual processors (default 1)", false },
+			  { "kernel", "F", "boot this kernel instead of from the disk; a file of this node", false },
+			  { "initrd", "F", "with this initramfs", false }, { "append", "S", "and this kernel command line", false },
+			  { "bridge", "B", "a virtio network card on this bridge of the nodes", false },
+			  { "node", "N", "where it is started first, if that node can have it", false },
+			  { "accel", "A", "auto (default: KVM where it works), kvm or tcg", false },
+			  { "priority", "N", "which are started first after a loss: 1 to 255, more is first (default 100)", false },
+			  { "no-ha", NULL, "leave it alone when its node is lost", false } },
+		.cols = VM_COLS,
+	},
+	{
+		.noun = "vm", .verb = "start", .run = cc_vm_start, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
+		.help = "start a virtual machine",
+		.opts = { { "node", "N", "there, and nowhere else just now", false } },
+		.cols = VM_COLS,
+	},
+	{
+		.noun = "vm", .verb = "stop", .run = cc_vm_stop, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
+		.help = "shut a virtual machine down",
+		.text = "The guest is asked (ACPI power button); when it has not shut down after the grace it is switched off. It stays stopped, whatever "
+			"happens to nodes.",
+		.opts = { { "grace", "SECONDS", "how long the guest has (default 60)", false },
+			  { "force", "[=REASON]", "switch it off at once", false } },
+		.cols = VM_COLS,
+	},
+	{
+		.noun = "vm", .verb = "list", .run = cc_vm_list,
+		.help = "list the cluster's virtual machines, where each may run, and what is wanted",
+		.text = "STATE is that of its right to run: RUNNING, FREE (it does not run), RECOVERING (it is being started), HANDOFF (it is being handed "
+			"over), BLOCKED (nobody may run it until it is proven that nobody does; REASON says what to do).",
+		.cols = VM_COLS,
+	},
+	{
+		.noun = "vm", .verb = "show", .run = cc_vm_show, .args = "NAME", .args_min = 1, .args_max = 1, .pairs = true,
+		.help = "show everything about a virtual machine: definition, lease, process, console",
+		.cols = VM_COLS,
+	},
+	{
+		.noun = "vm", .verb = "delete", .run = cc_vm_delete, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
+		.help = "forget a virtual machine; its disks stay",
+		.opts = { { "yes", NULL, "I mean it", false } },
+		.cols = VM_COLS,
+	},
+	{
+		.noun = "vm", .verb = "console", .run = cc_vm_console, .args = "NAME", .args_min = 1, .args_max = 1,
+		.help = "talk to a virtual machine's serial console, on the node where it runs",
+		.text = "Left with Ctrl-], or at the end of a script's input with --until-eof.",
+		.opts = { { "until-eof", NULL, "end with the standard input", false } },
+		.cols = { { "name", "VM", CC_TEXT }, { "path", "SOCKET", CC_TEXT } },
+	},
+	{
+		.noun = "migration", .verb = "start", .run = cc_migration_start, .args = "VM", .args_min = 1, .args_max = 1, .change = true, .job = true,
+		.pairs = true,
+		.help = "move a running virtual machine to another node, live",
+		.text = "One migration of a node at a time; others queue. When it fails, the virtual machine runs on where it was. --dry-run says what "
+			"it would be like, as migration plan.",
+		.opts = { { "to", "NODE", "where to (default: the best place)", false } },
+		.cols = MIGRATION_COLS,
+	},
+	{
+		.noun = "migration", .verb = "list", .run = cc_migration_list,
+		.help = "list live migrations, also finished ones",
+		.cols = MIGRATION_COLS,
+	},
+	{
+		.noun = "migration", .verb = "show", .run = cc_migration_show, .args = "ID", .args_min = 1, .args_max = 1, .pairs = true,
+		.help = "show one migration with its steps and their times",
+		.cols = MIGRATION_COLS,
+	},
+	{
+		.noun = "migration", .verb = "plan", .run = cc_migration_plan, .args = "VM", .args_min = 1, .args_max = 1, .pairs = true,
+		.help = "predict how long a migration would take, its pause, and whether it would get through",
+		.text = "Measures for a second how fast the guest changes its memory, and reckons with the speed of the link.",
+		.opts = { { "to", "NODE", "where to (default: the best place)", false } },
+		.cols = { { "vm", "VM", CC_TEXT }, { "from", "FROM", CC_TEXT }, { "to", "TO", CC_TEXT }, { "memory_bytes", "MEMORY", CC_SIZE },
+			  { "dirty_bytes_per_s", "CHANGED/S", CC_SIZE }, { "link_bytes_per_s", "LINK/S", CC_SIZE }, { "passes", "PASSES", CC_INT },
+			  { "converges", "CONVERGES", CC_BOOL }, { "total_ms", "TOTAL", CC_MS }, { "pause_ms", "PAUSE", CC_MS } },
+	},
+	{
+		.noun = "ha", .verb = "status", .run = cc_ha_status,
+		.help = "show what is restarted by itself, and what stands in the way",
+		.cols = { { "name", "VM", CC_TEXT }, { "ha", "HA", CC_BOOL }, { "priority", "PRIORITY", CC_INT }, { "want", "WANT", CC_TEXT },
+			  { "state", "STATE", CC_TEXT }, { "node", "NODE", CC_TEXT }, { "reason", "REASON", CC_TEXT } },
+	},
+	{
+		.noun = "ha", .verb = "enable", .run = cc_ha_enable, .args = "VM", .args_min = 1, .args_max = 1, .change = true, .job = true,
+		.help = "let a virtual machine be started elsewhere when its node is lost",
+		.opts = { { "priority", "N", "which are started first: 1 to 255, more is first", false } },
+		.cols = { { "name", "VM", CC_TEXT }, { "ha", "HA", CC_BOOL }, { "priority", "PRIORITY", CC_INT } },
+	},
+	{
+		.noun = "ha", .verb = "disable", .run = cc_ha_disable, .args = "VM", .args_min = 1, .args_max = 1, .change = true, .job = true,
+		.help = "leave a virtual machine alone when its node is lost",
+		.cols = { { "name", "VM", CC_TEXT }, { "ha", "HA", CC_BOOL }, { "priority", "PRIORITY", CC_INT } },
+	},
+	{
+		.noun = "job", .verb = "show", .run = cc_job_show, .args = "ID", .args_min = 1, .args_max = 1, .pairs = true,
+		.help = "show how far a long piece of work is",
+		.cols = JOB_COLS,
+	},
+	{
+		.noun = "job", .verb = "list", .run = cc_job_list,
+		.help = "list long pieces of work, also finished ones",
+		.cols = JOB_COLS,
+	},
+	{
+		.noun = "event", .verb = "list", .run = cc_event_list,
+		.help = "list what happened in the cluster, as this node has it",
+		.opts = { { "last", "N", "the newest N (default 100)", false }, { "after", "SEQ", "only those after this number", false },
+			  { "object", "NAME", "only those of this virtual machine or node", false } },
+		.cols = EVENT_COLS,
+	},
+	{
+		.noun = "event", .verb = "watch", .run = cc_event_watch,
+		.help = "show events as they happen",
+		.text = "Until a signal, --count events, or --timeout. With -o json or jsonl an event a line. Exit code 7 when there were fewer than "
+			"--count.",
+		.opts = { { "count", "N", "end after N events", false }, { "object", "NAME", "only those of this virtual machine or node", false } },
+		.cols = EVENT_COLS,
 	},
 };
 const size_t cc_cmds_n = ARRAY_SIZE(cc_cmds);

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mig_item.c - what all members know alike: small JSON values under a key, the newest revision wins.
+ *
+ *	job/ID		a job			migration/TXID	a live migration
+ *	host/NODE	a node's HOST and VMs	node/NODE	drained, quarantined, losses
+ *	fence/NODE	how its fencing stands
+ *
+ * Nothing here decides who may run: that is the leases'.  A value that two sides changed apart is the one of the higher revision.
+ *
+ * Invariants
+ *  MI1 A revision is one more than the highest its maker has seen, so what was made knowing of another replaces it.
+ *  MI2 After a view change every member tells all it has; whoever was away, or missed the end of a view, has everything again.
+ *
+ * One thread.
+ */
+#include "migrator/mig_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct mig_item *find(const struct mig *m, const char *key)
+{
+	struct mig_item *i;
+
+	HASH_FIND_STR(m->items, key, i);
+	return i;
+}
+
+const json_t *mig_item_get(const struct mig *m, const char *key)
+{
+	const struct mig_item *i = find(m, key);
+
+	return i && !json_is_null(i->value) ? i->value : NULL;
+}
+
+/* True: it is news. */
+static bool keep(struct mig *m, const char *key, uint64_t rev, uint32_t by, json_t *value)
+{
+	struct mig_item *i = find(m, key);
+
+	m->rev = csv_max(m->rev, rev);
+	if (i && (i->rev > rev || (i->rev == rev && i->by >= by)))
+		return false;
+	if (!i) {
+		i = calloc(1, sizeof(*i));
+		if (!i)
+			return false;
+		snprintf(i->key, sizeof(i->key), "%s", key);
+		HASH_ADD_STR(m->items, key, i);
+	}
+	json_decref(i->value);
+	i->value = json_incref(value);
+	i->rev = rev;
+	i->by = by;
+	return true;
+}
+
+static void tell(struct mig *m, const struct mig_item *i)
+{
+	if (m->view)
+		mig_send_take(m, json_pack("{s:s, s:s, s:I, s:i, s:O}", "t", "put", "k", i->key, "r", (json_int_t)i->rev, "b", (int)i->by,
+					   "v", i->value));
+}
+
+void mig_item_put_take(struct mig *m, const char *key, json_t *value)
+{
+	csv_assert(strlen(key) < MIG_KEY_MAX);
+	if (!value)
+		value = json_null();
+	if (keep(m, key, m->rev + 1, m->cfg.self, value)) {
+		tell(m, find(m, key));
+		mig_poke(m);
+	}
+	json_decref(value);
+}
+
+void mig_item_got(struct mig *m, uint32_t from, const json_t *msg)
+{
+	const char *key = mig_text(msg, "k");
+	json_int_t rev = mig_int(msg, "r"), by = mig_int(msg, "b");
+	json_t *v = json_object_get(msg, "v");
+
+	if (!*key || strlen(key) >= MIG_KEY_MAX || rev <= 0 || by <= 0 || !v || (!json_is_object(v) && !json_is_null(v))) {
+		mig_log(m, LOG_L_WARN, "node %u: an item \"%.40s\" is malformed: ignored", from, key);
+		return;
+	}
+	if (keep(m, key, (uint64_t)rev, (uint32_t)by, v))
+		mig_poke(m);
+}
+
+void mig_items_tell(struct mig *m)
+{
+	struct mig_item *i, *tmp;
+
+	HASH_ITER(hh, m->items, i, tmp)
+		tell(m, i);
+}
+
+void mig_items_each(const struct mig *m, const char *prefix, bool (*fn)(void *arg, const char *key, const json_t *value), void *arg)
+{
+	size_t n = strlen(prefix);
+	struct mig_item *i, *tmp;
+
+	HASH_ITER(hh, m->items, i, tmp)
+		if (!strncmp(i->key, prefix, n) && !json_is_null(i->value) && !fn(arg, i->key, i->value))
+			break;
+}
+
+static void drop(struct mig *m, struct mig_item *i)
+{
+	HASH_DEL(m->items, i);
+	json_decref(i->value);
+	free(i);
+}
+
+/* Every member trims alike, soon enough; one that is told again by somebody slower goes again. */
+void mig_items_trim(struct mig *m, const char *prefix, unsigned max)
+{
+	size_t n = strlen(prefix);
+	struct mig_item *i, *tmp, *old;
+	unsigned count;
+
+	do {
+		count = 0;
+		old = NULL;
+		HASH_ITER(hh, m->items, i, tmp) {
+			const char *st = mig_text(i->value, "state");
+
+			if (strncmp(i->key, prefix, n) || !strcmp(st, "running") || !strcmp(st, "active"))
+				continue;
+			count++;
+			if (!old || mig_int(i->value, "began_real_ms") < mig_int(old->value, "began_real_ms"))
+				old = i;
+		}
+		if (count > max)
+			drop(m, old);
+	} while (count > max + 1);
+}
+
+void mig_items_free(struct mig *m)
+{
+	struct mig_item *i, *tmp;
+
+	HASH_ITER(hh, m->items, i, tmp)
+		drop(m, i);
+}

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mig_node.c - nodes as places for VMs: emptied, used again, left; and counted when they are lost.
+ *
+ *	node/N	{"drained": bool, "losses": [real ms...], "quarantined_until_real_ms"}
+ *
+ * Invariants
+ *  ND1 Draining never stops a VM: one that cannot move stays, and the answer says why (for each).
+ *  ND2 A node says that it is off (own release) only when no VM is on it and no lease is its own; then its daemon leaves.
+ *
+ * One thread.
+ */
+#include "migrator/mig_work.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LOSSES_MAX 3
+#define HOUR_MS 3600000ll
+#define QUARANTINE_MS (2 * HOUR_MS)
+
+static json_int_t real_ms(const struct mig *m)
+{
+	return (json_int_t)(clock_real_ns(m->env->clock) / NS_PER_MS);
+}
+
+static json_t *flags_of(const struct mig *m, uint32_t nodeid)
+{
+	const json_t *f = mig_node_flags(m, nodeid);
+
+	return f ? json_deep_copy(f) : json_object();
+}
+
+static void flags_put(struct mig *m, uint32_t nodeid, json_t *flags)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "node/%u", nodeid);
+	mig_item_put_take(m, key, flags);
+}
+
+void mig_node_lost(struct mig *m, uint32_t nodeid)
+{
+	json_t *f, *old, *recent, *t;
+	json_int_t now = real_ms(m);
+	size_t i;
+
+	if (json_is_true(json_object_get(mig_node_flags(m, nodeid), "left")))
+		return;
+	f = flags_of(m, nodeid);
+	old = json_object_get(f, "losses");
+	recent = json_array();
+	json_array_foreach(old, i, t)
+		if (json_integer_value(t) > now - HOUR_MS && json_integer_value(t) <= now)
+			json_array_append(recent, t);
+	json_array_append_new(recent, json_integer(now));
+	mig_event(m, "warning", mig_node_name(m, nodeid), "", "left the cluster without a word; %zu in the last hour", json_array_size(recent));
+	if (json_array_size(recent) >= LOSSES_MAX) {
+		json_object_set_new(f, "quarantined_until_real_ms", json_integer(now + QUARANTINE_MS));
+		mig_event(m, "warning", mig_node_name(m, nodeid), "csvctl node resume", "lost %d times in an hour: no VM is placed there for two hours",
+			  LOSSES_MAX);
+	}
+	json_object_set_new(f, "losses", recent);
+	flags_put(m, nodeid, f);
+}
+
+/* ---- drain --------------------------------------------------------------------------------------------------------------------------------- */
+
+struct names { char vm[LEASEDB_VMS_MAX][LEASE_NAME_BYTES]; unsigned n; };
+
+static void owned(struct mig *m, uint32_t nodeid, struct names *ret)
+{
+	struct leasedb *db = mig_leases_db(m);
+
+	ret->n = 0;
+	for (uint32_t i = 0; i < leasedb_count(db); i++)
+		if (leasedb_at(db, i)->state > LEASE_FREE && leasedb_at(db, i)->owner == nodeid)
+			snprintf(ret->vm[ret->n++], LEASE_NAME_BYTES, "%s", leasedb_at(db, i)->vm);
+}
+
+static void stays(json_t *list, const char *vm, const char *why)
+{
+	json_array_append_new(list, json_pack("{s:s, s:s}", "vm", vm, "reason", why));
+}
+
+static void move_away(struct mig_job *j, uint32_t nodeid, const char *vm, json_t *moved, json_t *stayed)
+{
+	struct mig *m = j->m;
+	const struct lease *l = mig_lease(m, vm);
+	json_t *result = NULL;
+	char text[600];
+	uint32_t to;
+
+	if (!l || l->owner != nodeid || l->state <= LEASE_FREE)
+		return;
+	to = mig_place(m, vm, 0, nodeid, text, sizeof(text));
+	if (!to) {
+		stays(stayed, vm, *text ? text : "there is no other node");
+	} else if (mig_move_run(j, vm, to, text, sizeof(text), &result)) {
+		l = mig_lease(m, vm);
+		if (l && l->owner == nodeid && l->state > LEASE_FREE)
+			stays(stayed, vm, text);
+	} else {
+		json_array_append_new(moved, json_pack("{s:s, s:s}", "vm", vm, "to", mig_node_name(m, to)));
+	}
+	json_decref(result);
+}
+
+/* RPC_OK: empty.  RPC_PARTIAL: some stayed. */
+static enum rpc_code drain(struct mig_job *j, uint32_t nodeid, json_t *moved, json_t *stayed)
+{
+	struct names *n = calloc(1, sizeof(*n));
+	json_t *f = flags_of(j->m, nodeid);
+
+	json_object_set_new(f, "drained", json_true());
+	flags_put(j->m, nodeid, f);
+	if (!n)
+		return RPC_FAILED;
+	owned(j->m, nodeid, n);
+	for (unsigned i = 0; i < n->n; i++) {
+		mig_job_step(j, i * 100 / n->n, "moving %s (%u of %u)", n->vm[i], i + 1, n->n);
+		move_away(j, nodeid, n->vm[i], moved, stayed);
+	}
+	free(n);
+	return json_array_size(stayed) ? RPC_PARTIAL : RPC_OK;
+}
+
+static json_t *result_of(struct mig *m, uint32_t nodeid, const char *state, json_t *moved, json_t *stayed)
+{
+	return json_pack("{s:s, s:s, s:o, s:o}", "node", mig_node_name(m, nodeid), "state", state, "moved", moved, "stayed", stayed);
+}
+
+static void stayed_text(const json_t *stayed, char *ret, size_t size)
+{
+	const json_t *s;
+	size_t i, used = 0;
+
+	ret[0] = 0;
+	json_array_foreach(stayed, i, s)
+		if (used < size)
+			used += (size_t)snprintf(ret + used, size - used, "%s%s: %s", i ? "; " : "", mig_text(s, "vm"), mig_text(s, "reason"));
+}
+
+static void drain_job(struct mig_job *j)
+{
+	uint32_t nodeid = (uint32_t)mig_int(j->args, "nodeid");
+	json_t *moved = json_array(), *stayed = json_array();
+	enum rpc_code code;
+	char text[400];
+
+	mig_event(j->m, "info", mig_node_name(j->m, nodeid), "", "is drained");
+	code = drain(j, nodeid, moved, stayed);
+	stayed_text(stayed, text, sizeof(text));
+	mig_job_done_take(j, code, result_of(j->m, nodeid, code ? "drained, not empty" : "drained", moved, stayed), "%s%s",
+			  code ? "some VMs stayed where they are: " : "", text);
+}
+
+static json_t *check(const struct mig_ask *a, bool must_be_here)
+{
+	uint32_t nodeid = (uint32_t)mig_int(a->args, "nodeid");
+
+	if (!mig_node_of(a->m, nodeid))
+		return rpc_reply_error(RPC_NOT_FOUND, "node %u: not in corosync's node list; see: csvctl node list", nodeid);
+	if (!mig_settled(a->m))
+		return rpc_reply_error(RPC_NO_QUORUM, "the leases are not settled; again in a moment");
+	if (must_be_here && !mig_is_member(a->m, nodeid))
+		return rpc_reply_error(RPC_CONFLICT, "%s: is no member of the cluster just now", mig_node_name(a->m, nodeid));
+	return NULL;
+}
+
+static json_t *would(const struct mig_ask *a, const char *state)
+{
+	uint32_t nodeid = (uint32_t)mig_int(a->args, "nodeid");
+	struct names *n = calloc(1, sizeof(*n));
+	json_t *reply = rpc_reply_new("node"), *moved = json_array(), *stayed = json_array();
+	char text[600];
+
+	if (n)
+		owned(a->m, nodeid, n);
+	for (unsigned i = 0; n && i < n->n; i++) {
+		uint32_t to = mig_place(a->m, n->vm[i], 0, nodeid, text, sizeof(text));
+
+		if (to)
+			json_array_append_new(moved, json_pack("{s:s, s:s}", "vm", n->vm[i], "to", mig_node_name(a->m, to)));
+		else
+			stays(stayed, n->vm[i], text);
+	}
+	free(n);
+	rpc_reply_add_take(reply, result_of(a->m, nodeid, state, moved, stayed));
+	return reply;
+}
+
+json_t *mig_node_drain(const struct mig_ask *a)
+{
+	json_t *no = check(a, true);
+
+	if (no)
+		return no;
+	return a->dry_run ? would(a, "would be drained") : mig_job_start(a, "drain", mig_text(a->args, "node"), drain_job);
+}
+
+/* ---- resume ---------------------------------------------------------------------------------------------------------------------------------- */
+
+json_t *mig_node_resume(const struct mig_ask *a)
+{
+	uint32_t nodeid = (uint32_t)mig_int(a->args, "nodeid");
+	json_t *no = check(a, false), *reply, *f;
+
+	if (no)
+		return no;
+	if (!a->dry_run) {
+		f = flags_of(a->m, nodeid);
+		json_object_del(f, "drained");
+		json_object_del(f, "left");
+		json_object_del(f, "losses");
+		json_object_del(f, "quarantined_until_real_ms");
+		flags_put(a->m, nodeid, f);
+		mig_event(a->m, "info", mig_node_name(a->m, nodeid), "", "may have VMs again");
+	}
+	reply = rpc_reply_new("node");
+	rpc_reply_add_take(reply, json_pack("{s:s, s:s}", "node", mig_node_name(a->m, nodeid), "state", a->dry_run ? "would be used again" : "in use"));
+	return reply;
+}
+
+/* ---- shutdown ----------------------------------------------------------------------------------------------------------------------------------- */
+
+/* With --force: what cannot move is stopped, and starts elsewhere when there is a place. */
+static void stop_rest(struct mig_job *j, uint32_t nodeid, json_t *stayed)
+{
+	const json_t *s;
+	struct mig_answer a;
+	size_t i;
+
+	json_array_foreach(stayed, i, s) {
+		mig_job_step(j, 90, "stopping %s", mig_text(s, "vm"));
+		json_array_append_new(j->warnings, json_sprintf("%s could not move and was stopped: %s", mig_text(s, "vm"), mig_text(s, "reason")));
+		mig_call(j->m, nodeid, "vm.kill", json_pack("{s:s}", "vm", mig_text(s, "vm")), 15000, &a);
+		mig_answer_done(&a);
+	}
+}
+
+static bool is_empty(struct mig *m, uint32_t nodeid)
+{
+	struct leasedb *db = mig_leases_db(m);
+
+	for (uint32_t i = 0; i < leasedb_count(db); i++)
+		if (leasedb_at(db, i)->state > LEASE_FREE && leasedb_at(db, i)->owner == nodeid)
+			return false;
+	return mig_settled(m);
+}
+
+static void shutdown_job(struct mig_job *j)
+{
+	struct mig *m = j->m;
+	uint32_t nodeid = (uint32_t)mig_int(j->args, "nodeid");
+	json_t *moved = json_array(), *stayed = json_array(), *f;
+	uint64_t end;
+	enum rpc_code code = drain(j, nodeid, moved, stayed);
+	char text[400];
+
+	stayed_text(stayed, text, sizeof(text));
+	if (code && json_is_true(json_object_get(j->args, "force"))) {
+		stop_rest(j, nodeid, stayed);
+		code = RPC_OK;
+	}
+	end = mig_now(m) + 30 * NS_PER_SEC;
+	while (!code && !is_empty(m, nodeid) && mig_now(m) < end)
+		mig_wait_change(m, mig_now(m) + 500 * NS_PER_MS);
+	if (code || !is_empty(m, nodeid)) {
+		mig_job_done_take(j, RPC_PARTIAL, result_of(m, nodeid, "drained, not empty", moved, stayed),
+				  "%s: it stays: %s; stop these VMs first, or say --force", mig_node_name(m, nodeid), text);
+		return;
+	}
+	f = flags_of(m, nodeid);
+	json_object_set_new(f, "left", json_true());
+	flags_put(m, nodeid, f);
+	mig_event(m, "info", mig_node_name(m, nodeid), "", "leaves in order: no VM is on it");
+	mig_job_done_take(j, RPC_OK, result_of(m, nodeid, "left", moved, stayed), "%s", "");
+	mig_send_take(m, json_pack("{s:s, s:i}", "t", "leave", "node", (int)nodeid));
+}
+
+json_t *mig_node_shutdown(const struct mig_ask *a)
+{
+	json_t *no = check(a, true);
+
+	if (no)
+		return no;
+	return a->dry_run ? would(a, "would leave") : mig_job_start(a, "shutdown", mig_text(a->args, "node"), shutdown_job);
+}
+
+/* On the node itself: its own release, then out. */
+static void leave_coro(void *arg)
+{
+	struct mig *m = arg;
+	uint64_t end = mig_now(m) + 5 * NS_PER_SEC;
+
+	while (m->view && is_empty(m, m->cfg.self) && !json_object_size(m->vms) && mig_now(m) < end &&
+	       !leasedb_proven(mig_leases_db(m), m->cfg.self, m->cfg.incarnation)) {
+		mig_prove_once(m, m->cfg.self, m->cfg.incarnation, LEASEDB_PROOF_RELEASE);
+		mig_wait_change(m, mig_now(m) + 100 * NS_PER_MS);
+	}
+	m->port->ops->leave(m->port, "the node leaves in order");
+}
+
+void mig_node_leave(struct mig *m)
+{
+	if (!m->leaving)
+		m->leaving = !mig_spawn(m, "leave", leave_coro, m);
+}
+
+/* ---- shown ----------------------------------------------------------------------------------------------------------------------------------------- */
+
+json_t *mig_node_status(struct mig *m, const json_t *args)
+{
+	json_t *reply = rpc_reply_new("node");
+
+	(void)args;
+	for (unsigned i = 0; i < m->cfg.n_nodes; i++) {
+		uint32_t id = m->cfg.node[i].nodeid;
+		const json_t *h = mig_host_of(m, id), *f = mig_node_flags(m, id);
+		struct names *n = calloc(1, sizeof(*n));
+
+		if (n)
+			owned(m, id, n);
+		rpc_reply_add_take(reply, json_pack("{s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:i, s:s, s:I, s:s}", "name", m->cfg.node[i].name, "nodeid",
+						    (int)id, "member", mig_is_member(m, id), "leader", mig_leader(m) == id, "agent",
+						    mig_host_ready(m, id), "drained", json_is_true(json_object_get(f, "drained")), "quarantined",
+						    mig_int(f, "quarantined_until_real_ms") > real_ms(m), "vms", n ? (int)n->n : 0, "accel",
+						    mig_text(json_object_get(h, "host"), "accel"), "memory_free_bytes",
+						    mig_int(json_object_get(h, "host"), "memory_free_bytes"), "fencing", mig_proof_why(m, id)));
+		free(n);
+	}
+	return reply;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * mig_place.c - where a VM may be, and where it is best: hard reasons first, then the fewest VMs, then the most free memory.
+ *
+ * Pure.
+ */
+#include "migrator/mig_work.h"
+
+#include <stdio.h>
+
+const json_t *mig_node_flags(const struct mig *m, uint32_t nodeid)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "node/%u", nodeid);
+	return mig_item_get(m, key);
+}
+
+static bool quarantined(const struct mig *m, uint32_t nodeid)
+{
+	return mig_int(mig_node_flags(m, nodeid), "quarantined_until_real_ms") > (json_int_t)(clock_real_ns(m->env->clock) / NS_PER_MS);
+}
+
+const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *vm)
+{
+	const json_t *h = json_object_get(mig_host_of(m, nodeid), "host"), *d = mig_def(m, vm);
+	json_int_t free_bytes = mig_int(h, "memory_free_bytes"), wants = mig_int(d, "memory_bytes");
+
+	if (!mig_is_member(m, nodeid))
+		return "is no member of the cluster";
+	if (!mig_host_ready(m, nodeid))
+		return "has no hvhostd running";
+	if (!*mig_text(h, "volume"))
+		return "has no volume mounted";
+	if (json_array_size(json_object_get(h, "missing")))
+		return "has a QEMU that cannot migrate as it must";
+	if (json_is_true(json_object_get(mig_node_flags(m, nodeid), "drained")))
+		return "is drained";
+	if (quarantined(m, nodeid))
+		return "is quarantined after three losses in an hour";
+	if (wants && free_bytes && wants > free_bytes)
+		return "has not enough free memory";
+	return NULL;
+}
+
+static unsigned owned(const struct mig *m, uint32_t nodeid)
+{
+	const struct leasedb *db = mig_leases_db((struct mig *)m);
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < leasedb_count(db); i++)
+		n += leasedb_at(db, i)->state > LEASE_FREE && leasedb_at(db, i)->owner == nodeid;
+	return n;
+}
+
+static uint32_t pinned(const struct mig *m, const char *vm)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "pin/%s", vm);
+	return (uint32_t)mig_int(mig_item_get(m, key), "node");
+}
+
+uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t avoid_hard, char *ret_why, size_t size)
+{
+	uint32_t best = 0, pin = pinned(m, vm);
+	unsigned best_n = 0;
+	json_int_t best_free = 0;
+	size_t used = 0;
+
+	ret_why[0] = 0;
+	if (pin && pin != avoid && pin != avoid_hard && !mig_place_refuses(m, pin, vm))
+		return pin;
+	for (unsigned i = 0; i < m->cfg.n_nodes; i++) {
+		uint32_t id = m->cfg.node[i].nodeid;
+		const char *no = id == avoid_hard ? "is where it is" : mig_place_refuses(m, id, vm);
+		unsigned n;
+		json_int_t mem;
+
+		if (no) {
+			if (used < size)
+				used += (size_t)snprintf(ret_why + used, size - used, "%s%s %s", used ? "; " : "", m->cfg.node[i].name, no);
+			continue;
+		}
+		n = owned(m, id) + (id == avoid ? 10000 : 0);
+		mem = mig_int(json_object_get(mig_host_of(m, id), "host"), "memory_free_bytes");
+		if (!best || n < best_n || (n == best_n && mem > best_free + (json_int_t)(256 << 20))) {
+			best = id;
+			best_n = n;
+			best_free = mem;
+		}
+	}
+	return best;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * csvctl_node.c - nodes as places for virtual machines: emptied, used again, left in order, confirmed to be off.
+ */
+#include "utils/tools/csvctl.h"
+
+#include <string.h>
+
+static enum rpc_code node_job(struct cc *cc, const char *verb)
+{
+	uint32_t id = cc_node_by_name(cc->arg[0]);
+
+	if (!id)
+		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", cc->arg[0]);
+	return cc_run_job(cc, verb, json_pack("{s:i, s:s, s:b}", "nodeid", (int)id, "node", cc->arg[0], "force", cc_opt(cc, "force") != NULL));
+}
+
+enum rpc_code cc_node_drain(struct cc *cc)
+{
+	return node_job(cc, "node.drain");
+}
+
+enum rpc_code cc_node_resume(struct cc *cc)
+{
+	return node_job(cc, "node.resume");
+}
+
+enum rpc_code cc_node_shutdown(struct cc *cc)
+{
+	return node_job(cc, "node.shutdown");
+}
+
+/* ---- a person's word that a node is off: for the volumes mounted here, and for the right to run of its virtual machines -------------- */
+
+static enum rpc_code ask_volumes(struct cc *cc, const char *name, uint32_t id, bool *ret_found)
+{
+	const char *volume = cc_opt(cc, "volume");
+	json_t *args = json_pack("{s:i, s:b}", "nodeid", (int)id, "dry_run", cc->dry_run), *item;
+	enum rpc_code code;
+	unsigned n;
+	size_t i;
+
+	code = cc_ask_volumes(cc, &volume, volume ? 1 : 0, "node.confirm-fenced", args, &n);
+	json_decref(args);
+	json_array_foreach(json_object_get(cc->reply, "items"), i, item) {
+		json_object_set_new(item, "node", json_string(name));
+		*ret_found |= strcmp(json_string_value(json_object_get(item, "result")), "nothing waits for it") != 0;
+	}
+	return code;
+}
+
+static enum rpc_code ask_leases(struct cc *cc, const char *name, uint32_t id, bool *ret_found)
+{
+	const char *force = cc_opt(cc, "force");
+	json_t *args = json_pack("{s:i, s:s, s:b}", "nodeid", (int)id, "node", name, "dry_run", cc->dry_run), *mine = cc->reply, *item;
+	enum rpc_code code;
+	size_t i;
+
+	if (force)
+		json_object_set_new(args, "force", json_string(force));
+	cc->reply = rpc_reply_new("node");
+	code = cc_ask_migrator(cc, "node.confirm-fenced", args);
+	json_array_foreach(json_object_get(cc->reply, "items"), i, item) {
+		json_array_append(json_object_get(mine, "items"), item);
+		*ret_found |= json_integer_value(json_object_get(item, "vms")) > 0;
+	}
+	json_object_set(mine, "message", json_object_get(cc->reply, "message"));
+	json_decref(cc->reply);
+	cc->reply = mine;
+	return code;
+}
+
+enum rpc_code cc_node_confirm_fenced(struct cc *cc)
+{
+	const char *name = cc->arg[0];
+	uint32_t id = cc_node_by_name(name);
+	bool found = false;
+	enum rpc_code code;
+
+	if (!id)
+		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", name);
+	if (!cc_opt(cc, "yes") && !cc->dry_run)
+		return cc_fail(cc, RPC_NEEDS_PROOF,
+			       "%s: if it is not off, two nodes write and the volume is lost; make sure with your own eyes that it is off and stays "
+			       "off, then say so with --yes", name);
+	/* The coordinator first: it knows best whether the node lives, and a refusal must leave the volumes alone. */
+	code = !cc_opt(cc, "volume") && cc_migrator_runs(cc) ? ask_leases(cc, name, id, &found) : RPC_OK;
+	if (!code)
+		code = ask_volumes(cc, name, id, &found);
+	json_object_set_new(cc->reply, "dry_run", json_boolean(cc->dry_run));
+	if (!code && !found)
+		return cc_fail(cc, RPC_NOT_FOUND, "%s: no volume mounted here waits for a proof that it is off; see: csvctl volume show", name);
+	return code;
+}
