@@ -156,6 +156,7 @@ struct cs_sim {
 	struct cs_append append[4096];
 	unsigned ops_left;
 	bool full;			/* a volume with little room */
+	bool big_dirs;			/* many and long names */
 	bool go, winding_down, quiet, check_due, in_branch;
 	unsigned cut_busy;		/* node whose power goes as soon as it has writes under way */
 	bool cut_planned;

@@ -500,6 +500,7 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 	sim_world_verbose(s->w, opt->verbose);
 	s->profile = (unsigned)(seed % 4);
 	s->full = s->profile == 1 && seed / 4 % 2;
+	s->big_dirs = seed % 5 == 2;
 	s->cfg.size_bytes = s->profile == 1 ? 72ull << 20 : s->profile == 2 ? 3ull << 30 : 256ull << 20;
 	s->cfg.ghost_ns = 500 * NS_PER_MS;
 	if (seed % 3 == 0) {		/* a slow disk: much is on its way at any time */

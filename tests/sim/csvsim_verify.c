@@ -10,19 +10,23 @@
 #include "tests/sim/csvsim_work.h"
 #include "utils/base/base.h"
 
-struct tree { struct cs_worker *w; unsigned n; struct { char name[16]; uint64_t ino; uint32_t gen, type; } e[160]; };
+struct tree { unsigned n, cap; struct { char name[256]; uint64_t ino; uint32_t gen; } *e; };
 
 static bool tree_entry(void *arg, const struct csvfs_dirent *e)
 {
 	struct tree *t = arg;
 
-	if (e->name[0] == '.' || t->n == ARRAY_SIZE(t->e) || e->name_len >= 16)
+	if (e->name[0] == '.')
 		return true;
+	if (t->n == t->cap) {
+		t->cap = t->cap ? 2 * t->cap : 64;
+		t->e = realloc(t->e, t->cap * sizeof(*t->e));
+		csv_assert(t->e);
+	}
 	memcpy(t->e[t->n].name, e->name, e->name_len);
 	t->e[t->n].name[e->name_len] = 0;
 	t->e[t->n].ino = e->ino;
-	t->e[t->n].gen = e->gen;
-	t->e[t->n++].type = e->type;
+	t->e[t->n++].gen = e->gen;
 	return true;
 }
 
@@ -48,23 +52,22 @@ static void read_tagged(struct cs_worker *w, uint64_t ino, uint32_t gen, const c
 
 static void walk(struct cs_worker *w, uint64_t dir, unsigned depth)
 {
-	struct tree *t = calloc(1, sizeof(*t));
+	struct tree t = { 0 };
 
-	csv_assert(t);
-	if (depth < 12 && cs_judge(w, csvfs_readdir(w->n->fs, dir, 0, 0, tree_entry, t), "final readdir"))
-		for (unsigned i = 0; i < t->n && !w->n->sim->failed; i++) {
+	if (depth < 12 && cs_judge(w, csvfs_readdir(w->n->fs, dir, 0, 0, tree_entry, &t), "final readdir"))
+		for (unsigned i = 0; i < t.n && !w->n->sim->failed; i++) {
 			struct csvfs_attr a;
 
-			if (!cs_judge(w, csvfs_lookup(w->n->fs, dir, 0, t->e[i].name, &a), "final lookup"))
+			if (!cs_judge(w, csvfs_lookup(w->n->fs, dir, 0, t.e[i].name, &a), "final lookup"))
 				break;
-			if (a.ino != t->e[i].ino || a.gen != t->e[i].gen)
-				cs_fail(w->n->sim, "n%u: %s is inode %" PRIu64 ", readdir says %" PRIu64, w->n->node, t->e[i].name, a.ino, t->e[i].ino);
+			if (a.ino != t.e[i].ino || a.gen != t.e[i].gen)
+				cs_fail(w->n->sim, "n%u: %s is inode %" PRIu64 ", readdir says %" PRIu64, w->n->node, t.e[i].name, a.ino, t.e[i].ino);
 			if (S_ISDIR(a.mode))
 				walk(w, a.ino, depth + 1);
-			else if (S_ISREG(a.mode) && (t->e[i].name[0] == 'n' || t->e[i].name[0] == 'x'))
-				read_tagged(w, a.ino, a.gen, t->e[i].name);
+			else if (S_ISREG(a.mode) && (t.e[i].name[0] == 'n' || t.e[i].name[0] == 'x'))
+				read_tagged(w, a.ino, a.gen, t.e[i].name);
 		}
-	free(t);
+	free(t.e);
 }
 
 /* Runs as a coroutine of its node, with nobody else at work. */

@@ -6,12 +6,15 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "tests/sim/csvsim_work.h"
 #include "utils/base/base.h"
 
 #define WILD_NAMES 24u
+#define WILD_NAMES_BIG 160u		/* of 200 bytes each: directories of many blocks */
+#define WILD_BIG_BYTES 200u
 
 /* ---- bytes that tell whose they are --------------------------------------------------------------------------------------- */
 
@@ -103,16 +106,27 @@ static uint64_t wild_dir(struct cs_worker *w)
 	return s->dir[cs_below(w, CS_DIRS)];
 }
 
+static void wild_name(struct cs_worker *w, char *ret, size_t size)
+{
+	bool big = w->n->sim->big_dirs;
+	int len = snprintf(ret, size, "x%u", (unsigned)cs_below(w, big ? WILD_NAMES_BIG : WILD_NAMES));
+
+	if (!big)
+		return;
+	memset(ret + len, 'y', WILD_BIG_BYTES - (size_t)len);
+	ret[WILD_BIG_BYTES] = 0;
+}
+
 void cs_work_wild(struct cs_worker *w)
 {
 	struct csvfs *fs = w->n->fs;
 	uint64_t d = wild_dir(w), d2 = wild_dir(w);
 	struct csvfs_attr a;
-	char n[16], n2[16];
+	char n[WILD_BIG_BYTES + 1], n2[WILD_BIG_BYTES + 1];
 	int ret;
 
-	snprintf(n, sizeof(n), "x%u", (unsigned)cs_below(w, WILD_NAMES));
-	snprintf(n2, sizeof(n2), "x%u", (unsigned)cs_below(w, WILD_NAMES));
+	wild_name(w, n, sizeof(n));
+	wild_name(w, n2, sizeof(n2));
 	cs_count(w->n->sim, "op.wild");
 	switch (cs_below(w, 16)) {
 	case 0: case 1: case 2:
