@@ -3,14 +3,16 @@
  * csvctl_help.c - help, manual page, bash completion and a schema of the JSON, all from the table.
  */
 #include "utils/tools/csvctl.h"
+#include "utils/tools/csvctl_conf.h"
 
 #include <string.h>
 
 #define CC_NO_WAIT "return as soon as it is accepted (exit code 13); the answer names the job"
 
-static const char *before_arg(const struct cc_opt *o)
+/* An optional value is written "--name[=VALUE]". */
+static const char *before_arg(const char *arg)
 {
-	return o->arg && o->arg[0] != '[' ? " " : "";
+	return arg && arg[0] != '[' ? " " : "";
 }
 
 static void synopsis(FILE *out, const struct cc_cmd *c)
@@ -19,7 +21,7 @@ static void synopsis(FILE *out, const struct cc_cmd *c)
 	if (c->args)
 		fprintf(out, " %s", c->args);
 	for (unsigned i = 0; i < ARRAY_SIZE(c->opts) && c->opts[i].name; i++)
-		fprintf(out, c->opts[i].required ? " --%s%s%s" : " [--%s%s%s]", c->opts[i].name, before_arg(&c->opts[i]),
+		fprintf(out, c->opts[i].required ? " --%s%s%s" : " [--%s%s%s]", c->opts[i].name, before_arg(c->opts[i].arg),
 			c->opts[i].arg ? c->opts[i].arg : "");
 	if (c->job)
 		fputs(" [--no-wait]", out);
@@ -27,49 +29,102 @@ static void synopsis(FILE *out, const struct cc_cmd *c)
 		fputs(" [--dry-run]", out);
 }
 
-static void options(FILE *out, const struct cc_opt *o, size_t max, const char *fmt)
+/* "--name ARG": how wide the widest is, for a column. */
+static int options_width(const struct cc_opt *o, size_t max)
 {
-	char name[64];
+	size_t w = 9;		/* --dry-run */
 
-	for (size_t i = 0; i < max && o[i].name; i++) {
-		snprintf(name, sizeof(name), "--%s%s%s", o[i].name, before_arg(&o[i]), o[i].arg ? o[i].arg : "");
-		fprintf(out, fmt, name, o[i].help);
+	for (size_t i = 0; i < max && o[i].name; i++)
+		w = csv_max(w, strlen(o[i].name) + (o[i].arg ? strlen(o[i].arg) + 3 : 2));
+	return (int)csv_min(w, (size_t)34);
+}
+
+static void option_line(FILE *out, int width, const char *name, const char *arg, const char *help)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), "--%s%s%s", name, before_arg(arg), arg ? arg : "");
+	if ((int)strlen(text) > width)
+		fprintf(out, "  %s\n  %-*s  %s\n", text, width, "", help);
+	else
+		fprintf(out, "  %-*s  %s\n", width, text, help);
+}
+
+static void options(FILE *out, const struct cc_opt *o, size_t max, int width)
+{
+	for (size_t i = 0; i < max && o[i].name; i++)
+		option_line(out, width, o[i].name, o[i].arg, o[i].help);
+}
+
+#define HELP_COLUMNS 80
+/* Words, in lines of a terminal. */
+static void wrapped(FILE *out, const char *text)
+{
+	size_t at = 0;
+
+	while (*text) {
+		size_t n = strcspn(text, " ");
+
+		if (at && at + 1 + n > HELP_COLUMNS) {
+			fputc('\n', out);
+			at = 0;
+		}
+		at += (size_t)fprintf(out, "%s%.*s", at ? " " : "  ", (int)n, text);
+		text += n + (text[n] == ' ');
 	}
+	fputc('\n', out);
+}
+
+static void help_of_one(FILE *out, const struct cc_cmd *c, bool all, int width)
+{
+	fputs("usage: ", out);
+	synopsis(out, c);
+	fprintf(out, "\n  %s\n", c->help);
+	if (!all)
+		return;
+	if (c->text)
+		wrapped(out, c->text);
+	if (c->opts[0].name || c->change || c->job)
+		fputc('\n', out);
+	options(out, c->opts, ARRAY_SIZE(c->opts), width);
+	if (c->job)
+		option_line(out, width, "no-wait", NULL, CC_NO_WAIT);
+	if (c->change)
+		option_line(out, width, "dry-run", NULL, "say what would be done, do nothing");
 }
 
 void cc_help(FILE *out, const char *noun, const char *verb)
 {
+	int width = options_width(cc_globals, 16), verb_width = 0;
 	size_t n = 0;
 
+	for (size_t i = 0; i < cc_cmds_n; i++) {
+		verb_width = csv_max(verb_width, (int)strlen(cc_cmds[i].verb));
+		if (noun && verb && !strcmp(noun, cc_cmds[i].noun) && !strcmp(verb, cc_cmds[i].verb))
+			width = csv_max(width, options_width(cc_cmds[i].opts, ARRAY_SIZE(cc_cmds[i].opts)));
+	}
 	if (!noun)
-		fputs("usage: csvctl NOUN VERB [ARGUMENT...] [OPTION...]\nShows and changes csvfs volumes, virtual disks and virtual machines. Run as root.\n\n", out);
+		fputs("usage: csvctl NOUN VERB [ARGUMENT...] [OPTION...]\nShows and changes the cluster, csvfs volumes, virtual disks and virtual machines. "
+		      "Run as root.\n\n", out);
 	for (size_t i = 0; i < cc_cmds_n; i++) {
 		const struct cc_cmd *c = &cc_cmds[i];
 
 		if ((noun && strcmp(noun, c->noun)) || (verb && strcmp(verb, c->verb)))
 			continue;
 		n++;
-		if (!noun) {
-			fprintf(out, "  %-9s %-14s %s\n", c->noun, c->verb, c->help);
-			continue;
-		}
-		fputs("usage: ", out);
-		synopsis(out, c);
-		fprintf(out, "\n  %s\n", c->help);
-		if (c->text && verb)
-			fprintf(out, "  %s\n", c->text);
-		options(out, c->opts, ARRAY_SIZE(c->opts), "  %-18s %s\n");
-		if (c->job)
-			fprintf(out, "  %-18s %s\n", "--no-wait", CC_NO_WAIT);
-		if (c->change)
-			fprintf(out, "  %-18s %s\n", "--dry-run", "say what would be done, do nothing");
+		if (noun)
+			help_of_one(out, c, verb, width);
+		else
+			fprintf(out, "  %-9s %-*s  %s\n", c->noun, verb_width, c->verb, c->help);
 	}
 	if (!n)
 		fprintf(out, "%s %s: no such command\n", noun, verb ? verb : "");
 	fputs("\nAlways:\n", out);
-	options(out, cc_globals, 16, "  %-18s %s\n");
+	options(out, cc_globals, 16, width);
+	if (noun && !verb)
+		fprintf(out, "\nMore about one: csvctl %s VERB --help\n", noun);
 	if (!noun) {
-		fputs("\nExit codes:\n", out);
+		fputs("\nMore about one: csvctl NOUN VERB --help, csvctl(8), csvfs(7)\n\nExit codes:\n", out);
 		for (size_t i = 0; i < cc_codes_n; i++)
 			fprintf(out, "  %3d  %s\n", cc_codes[i].code, cc_codes[i].text);
 	}
@@ -77,37 +132,87 @@ void cc_help(FILE *out, const char *noun, const char *verb)
 
 /* ---- manual page -------------------------------------------------------------------------------------------------------------- */
 
+static void man_options(FILE *out, const struct cc_opt *o, size_t max)
+{
+	for (size_t i = 0; i < max && o[i].name; i++)
+		fprintf(out, ".TP\n.B --%s%s%s\n%s\n", o[i].name, before_arg(o[i].arg), o[i].arg ? o[i].arg : "", o[i].help);
+}
+
+/* groff takes a back-slash for its own, and a line that begins with . or ' for a command. */
+static void man_text(FILE *out, const char *text)
+{
+	if (*text == '.' || *text == '\'')
+		fputs("\\&", out);
+	for (; *text; text++) {
+		if (*text == '\\')
+			fputs("\\e", out);
+		else
+			fputc(*text, out);
+	}
+	fputc('\n', out);
+}
+
 void cc_man(FILE *out)
 {
 	fputs(".\\\" Made from csvctl's table of commands: csvctl --man\n"
-	      ".TH CSVCTL 8 \"\" csvfs \"System Administration\"\n.SH NAME\ncsvctl \\- show and change csvfs volumes, disks and virtual machines\n"
+	      ".TH CSVCTL 8 \"\" csvfs \"System Administration\"\n.SH NAME\ncsvctl \\- show and change cluster, volumes, disks and virtual machines\n"
 	      ".SH SYNOPSIS\n.B csvctl\n.I NOUN VERB\n.RI [ ARGUMENT ...]\n.RI [ OPTION ...]\n.SH DESCRIPTION\n"
 	      "Asks the daemons of this node over their control sockets, which only root may use.\n.SH COMMANDS\n", out);
 	for (size_t i = 0; i < cc_cmds_n; i++) {
 		const struct cc_cmd *c = &cc_cmds[i];
 
-		fputs(".SS \"", out);
+		fprintf(out, ".SS \"csvctl %s %s\"\n.na\n.nh\n.B ", c->noun, c->verb);
 		synopsis(out, c);
-		fprintf(out, "\"\n%c%s.\n", c->help[0] - 'a' + 'A', c->help + 1);
+		fprintf(out, "\n.hy\n.ad\n.PP\n%c%s.\n", c->help[0] - 'a' + 'A', c->help + 1);
 		if (c->text)
-			fprintf(out, "%s\n", c->text);
-		options(out, c->opts, ARRAY_SIZE(c->opts), ".TP\n.B %s\n%s\n");
+			man_text(out, c->text);
+		man_options(out, c->opts, ARRAY_SIZE(c->opts));
 		if (c->job)
 			fputs(".TP\n.B --no-wait\n" CC_NO_WAIT "\n", out);
 		if (c->change)
 			fputs(".TP\n.B --dry-run\nsay what would be done, do nothing\n", out);
 	}
 	fputs(".SH OPTIONS\n", out);
-	options(out, cc_globals, 16, ".TP\n.B %s\n%s\n");
+	man_options(out, cc_globals, 16);
 	fputs(".SH OUTPUT\nWith \\fB-o json\\fR one object: api (\"csvctl/v1\"), kind, items, warnings, and error when it failed. Sizes are "
 	      "whole bytes, times end in _ms, names are in snake_case.\n.SH EXIT STATUS\n", out);
 	for (size_t i = 0; i < cc_codes_n; i++)
 		fprintf(out, ".TP\n.B %d\n%s\n", cc_codes[i].code, cc_codes[i].text);
-	fputs(".SH FILES\n.TP\n.I /run/csvfs/*.lock\nwhich volumes were mounted on this node, and where\n.SH SEE ALSO\n"
-	      ".BR csvfs (7),\n.BR csvfsd (8),\n.BR migratord (8),\n.BR mkfs.csvfs (8),\n.BR fsck.csvfs (8)\n", out);
+	fputs(".SH FILES\n.TP\n.I /run/csvfs/*.lock\nwhich volumes were mounted on this node, and where\n"
+	      ".TP\n.I " CONF_COROSYNC ", " CONF_AUTHKEY ", " CONF_FENCE "\nwhat cluster init and join write\n.SH SEE ALSO\n"
+	      ".BR csvfs (7),\n.BR csvfsd (8),\n.BR mkfs.csvfs (8),\n.BR fsck.csvfs (8),\n.BR fence.conf (5)\n", out);
 }
 
 /* ---- bash completion ------------------------------------------------------------------------------------------------------------ */
+
+static bool has_list(const char *noun)
+{
+	for (size_t i = 0; i < cc_cmds_n; i++)
+		if (!strcmp(cc_cmds[i].noun, noun) && !strcmp(cc_cmds[i].verb, "list"))
+			return true;
+	return false;
+}
+
+/*
+ * What a place holder (the first word of "NODE...", "[VOLUME...]", "PATH") stands for: "@noun": the names that csvctl NOUN list has,
+ * "files", or "" for what nobody can know.  NAME and ID are of the command's own noun, unless it makes a new one.
+ */
+static void meaning(const struct cc_cmd *c, const char *holder, char *ret, size_t size)
+{
+	char noun[32];
+	size_t n = 0;
+
+	holder += *holder == '[';
+	for (; holder[n] >= 'A' && holder[n] <= 'Z' && n + 1 < sizeof(noun); n++)
+		noun[n] = (char)(holder[n] - 'A' + 'a');
+	noun[n] = '\0';
+	if (has_list(noun))
+		snprintf(ret, size, "@%s", noun);
+	else if ((!strcmp(noun, "name") || !strcmp(noun, "id")) && has_list(c->noun) && strcmp(c->verb, "create") != 0)
+		snprintf(ret, size, "@%s", c->noun);
+	else
+		snprintf(ret, size, "%s", !strcmp(noun, "file") || !strcmp(noun, "path") || !strcmp(noun, "device") || !strcmp(noun, "dir") ? "files" : "");
+}
 
 static void complete_nouns(FILE *out)
 {
@@ -120,15 +225,36 @@ static void complete_nouns(FILE *out)
 	}
 }
 
+/* One command: its options, what comes after an option that takes a value, what its arguments are. */
+static void complete_command(FILE *out, const struct cc_cmd *c)
+{
+	char what[48];
+
+	fprintf(out, "\t'%s %s')\n\t\topts='", c->noun, c->verb);
+	for (unsigned k = 0; k < ARRAY_SIZE(c->opts) && c->opts[k].name; k++)
+		fprintf(out, "--%s ", c->opts[k].name);
+	meaning(c, c->args ? c->args : "", what, sizeof(what));
+	fprintf(out, "%s%s--output --timeout --help' what='%s'\n\t\tcase $prev in\n", c->job ? "--no-wait " : "", c->change ? "--dry-run " : "",
+		c->paths ? "files" : what);
+	for (unsigned k = 0; k < ARRAY_SIZE(c->opts) && c->opts[k].name; k++)
+		if (c->opts[k].arg && c->opts[k].arg[0] != '[') {
+			meaning(c, c->opts[k].arg, what, sizeof(what));
+			fprintf(out, "\t\t--%s) value=1 what='%s' ;;\n", c->opts[k].name, what);
+		}
+	fputs("\t\tesac ;;\n", out);
+}
+
 void cc_completion(FILE *out)
 {
 	fputs("# bash completion of csvctl; made from its table of commands: csvctl --completion\n"
-	      "_csvctl()\n{\n\tlocal cur=${COMP_WORDS[COMP_CWORD]} words opts files=\n", out);
-	fputs("\tif [[ ${COMP_WORDS[COMP_CWORD-1]} == -o || ${COMP_WORDS[COMP_CWORD-1]} == --output ]]; then\n"
+	      "_csvctl()\n{\n\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= opts= what= value=\n", out);
+	fputs("\tif [[ $prev == -o || $prev == --output ]]; then\n"
 	      "\t\tCOMPREPLY=($(compgen -W 'table json jsonl name' -- \"$cur\"))\n\t\treturn\n\tfi\n", out);
 	fputs("\tcase $COMP_CWORD in\n\t1)\n\t\tCOMPREPLY=($(compgen -W '", out);
 	complete_nouns(out);
-	fputs(" help' -- \"$cur\"))\n\t\treturn ;;\n\t2)\n\t\tcase ${COMP_WORDS[1]} in\n", out);
+	fputs(" help' -- \"$cur\"))\n\t\treturn ;;\n\t2)\n\t\tcase ${COMP_WORDS[1]} in\n\t\thelp) words='", out);
+	complete_nouns(out);
+	fputs("' ;;\n", out);
 	for (size_t i = 0; i < cc_cmds_n;) {
 		const char *noun = cc_cmds[i].noun;
 
@@ -139,16 +265,13 @@ void cc_completion(FILE *out)
 	}
 	fputs("\t\tesac\n\t\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n\t\treturn ;;\n\tesac\n"
 	      "\tcase \"${COMP_WORDS[1]} ${COMP_WORDS[2]}\" in\n", out);
-	for (size_t i = 0; i < cc_cmds_n; i++) {
-		const struct cc_cmd *c = &cc_cmds[i];
-
-		fprintf(out, "\t'%s %s') opts='", c->noun, c->verb);
-		for (unsigned k = 0; k < ARRAY_SIZE(c->opts) && c->opts[k].name; k++)
-			fprintf(out, "--%s ", c->opts[k].name);
-		fprintf(out, "%s%s--output --timeout --help'%s ;;\n", c->job ? "--no-wait " : "", c->change ? "--dry-run " : "", c->paths ? " files=1" : "");
-	}
-	fputs("\tesac\n\tif [[ $cur == -* ]]; then\n\t\tCOMPREPLY=($(compgen -W \"$opts\" -- \"$cur\"))\n"
-	      "\telif [[ $files ]]; then\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n\tfi\n}\ncomplete -o filenames -F _csvctl csvctl\n", out);
+	for (size_t i = 0; i < cc_cmds_n; i++)
+		complete_command(out, &cc_cmds[i]);
+	fputs("\tesac\n\tif [[ $cur == -* && ! $value ]]; then\n\t\tCOMPREPLY=($(compgen -W \"$opts\" -- \"$cur\"))\n"
+	      "\telif [[ $what == files ]]; then\n\t\tCOMPREPLY=($(compgen -f -- \"$cur\"))\n"
+	      "\telif [[ $what == @* ]]; then\n"
+	      "\t\tCOMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" \"${what#@}\" list -o name --timeout 2 2>/dev/null)\" -- \"$cur\"))\n"
+	      "\tfi\n}\ncomplete -o filenames -F _csvctl csvctl\n", out);
 }
 
 /* ---- schema of the items ---------------------------------------------------------------------------------------------------------- */
