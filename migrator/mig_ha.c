@@ -188,7 +188,7 @@ static void look_late(struct mig *m, const struct lease *l)
 		return;
 	s->said_late = true;
 	if (!mig_host_ready(m, l->owner))
-		mig_event(m, "warning", l->vm, "systemctl status csvfs-hvhostd", "runs on %s, unmanaged: hvhostd is away there",
+		mig_event(m, "warning", l->vm, "systemctl status hvhostd", "runs on %s, unmanaged: hvhostd is away there",
 			  mig_node_name(m, l->owner));
 	else
 		mig_event(m, "warning", l->vm, mig_text(v, "command"), "may run on %s, but its QEMU is %s%s%s", mig_node_name(m, l->owner),

@@ -245,7 +245,7 @@ json_t *mig_vm_create(const struct mig_ask *a)
 	if (mig_lease(m, vm))
 		return rpc_reply_error(RPC_CONFLICT, "%s: there is a VM of this name; see: csvctl vm show %s", vm, vm);
 	if (!mig_host_ready(m, a->from))
-		return rpc_reply_error(RPC_CONFLICT, "%s: hvhostd does not run on this node; start it: systemctl start csvfs-hvhostd", mig_node_name(m, a->from));
+		return rpc_reply_error(RPC_CONFLICT, "%s: hvhostd does not run on this node; start it: systemctl start hvhostd", mig_node_name(m, a->from));
 	if (!*mig_text(json_object_get(mig_host_of(m, a->from), "host"), "volume"))
 		return rpc_reply_error(RPC_CONFLICT, "%s: no volume is mounted here; mount one: mount -t csvfs DEVICE DIR", mig_node_name(m, a->from));
 	if (!a->dry_run)

@@ -91,7 +91,7 @@ node_files()
 {
 	local node=$1 dir p
 	dir=$(node_dir "$node")
-	mkdir -p "$dir"/{mnt,log,fs/etc/corosync/uidgid.d,fs/etc/csvfs,fs/var/lib/corosync,fs/sbin}
+	mkdir -p "$dir"/{mnt,log,fs/etc/corosync/uidgid.d,fs/etc/csvfs,fs/var/lib/{corosync,csvfs},fs/sbin}
 	for p in mount.csvfs umount.csvfs fsck.csvfs mkfs.csvfs; do
 		ln -sf "$CSV_BUILD/$p" "$dir/fs/sbin/$p"
 	done
@@ -154,6 +154,33 @@ corosync_wait_up()
 	wait_until 20000 corosync_answers "$1" || {
 		lab_err "node $1: corosync does not answer after 20 s; its last lines:"
 		tail -n 5 "$(node_dir "$1")"/log/corosync.{err,log} >&2
+		return 1
+	}
+}
+
+# daemons_start NODE: hvhostd and migratord, in a lab that has them
+daemons_start()
+{
+	local d
+	[[ $VMS == yes ]] || return 0
+	for d in hvhostd migratord; do
+		node_daemon "$1" "$(node_dir "$1")/log/$d.log" "$d" || {
+			lab_err "node $1: $d does not start: see $(node_dir "$1")/log/$d.log"
+			return 1
+		}
+	done
+}
+
+vms_answer()
+{
+	(node_exec "$1" csvctl vm list --timeout 5) >/dev/null 2>&1 </dev/null
+}
+
+daemons_wait()
+{
+	[[ $VMS == no ]] || wait_until 30000 vms_answer "$1" || {
+		lab_err "node $1: migratord does not answer after 30 s; last lines of the daemons:"
+		tail -n 3 "$(node_dir "$1")"/log/{hvhostd,migratord}.log >&2
 		return 1
 	}
 }

@@ -32,7 +32,7 @@ static enum rpc_code call(struct cc *cc, const char *verb, const json_t *args, i
 	int rc = rpc_call(MIGRATOR, verb, args, timeout_ms, ret, &err);
 
 	if (rc == -ECONNREFUSED)
-		return cc_fail(cc, RPC_NO_QUORUM, "the coordinator does not run on this node; start it: systemctl start csvfs-migratord");
+		return cc_fail(cc, RPC_NO_QUORUM, "the coordinator does not run on this node; start it: systemctl start migratord");
 	return rc ? cc_fail(cc, rpc_code_of(rc), "%s", err.text) : RPC_OK;
 }
 

@@ -6,13 +6,24 @@
 
 #include <string.h>
 
+#include "utils/env/real.h"
+
 static enum rpc_code node_job(struct cc *cc, const char *verb)
 {
-	uint32_t id = cc_node_by_name(cc->arg[0]);
+	struct csv_err err = CSV_ERR_INIT;
+	struct cluster_facts f;
+	const char *name = cc->arg[0];
+	uint32_t id;
 
+	if (!cc->n_args) {
+		if (cluster_facts_read(&f, &err))
+			return cc_fail(cc, RPC_NO_QUORUM, "%s", err.text);
+		name = f.node_name;
+	}
+	id = cc_node_by_name(name);
 	if (!id)
-		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", cc->arg[0]);
-	return cc_run_job(cc, verb, json_pack("{s:i, s:s, s:b}", "nodeid", (int)id, "node", cc->arg[0], "force", cc_opt(cc, "force") != NULL));
+		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", name);
+	return cc_run_job(cc, verb, json_pack("{s:i, s:s, s:b}", "nodeid", (int)id, "node", name, "force", cc_opt(cc, "force") != NULL));
 }
 
 enum rpc_code cc_node_drain(struct cc *cc)

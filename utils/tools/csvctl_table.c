@@ -101,10 +101,10 @@ const struct cc_cmd cc_cmds[] = {
 		.cols = { { "node", "NODE", CC_TEXT }, { "state", "STATE", CC_TEXT } },
 	},
 	{
-		.noun = "node", .verb = "shutdown", .run = cc_node_shutdown, .args = "NODE", .args_min = 1, .args_max = 1, .change = true, .job = true,
+		.noun = "node", .verb = "shutdown", .run = cc_node_shutdown, .args = "[NODE]", .args_max = 1, .change = true, .job = true,
 		.pairs = true,
 		.help = "drain a node and let its coordinator leave in order, so that nobody fences it or waits for it",
-		.text = "Exit code 8 when virtual machines could not move; nothing has happened to them. With --force they are switched off, and "
+		.text = "Without NODE this one. Exit code 8 when virtual machines could not move; nothing has happened to them. With --force they are switched off, and "
 			"started elsewhere as soon as there is a place. Afterwards unmount the volumes there and stop corosync, or shut the node "
 			"down, which does both.",
 		.opts = { { "force", "[=REASON]", "switch off what cannot move", false } },
