@@ -22,10 +22,11 @@ struct mon {
 	struct qmp_events ev;
 	struct timer timer;		/* next try, or the end of patience before READY */
 	struct job end;			/* closing when callbacks are on the stack */
+	struct job out;
 	uint64_t until_ns;
 	int fd;
 	bool writing, closed, told;
-	unsigned busy;			/* calls and callbacks that still look at it */
+	unsigned busy;			/* callbacks that still look at it */
 	char path[108];
 };
 
@@ -43,6 +44,7 @@ static void maybe_free(struct mon *m)
 	if (!m->closed || m->busy)
 		return;
 	sched_unpost(m->s, &m->end);
+	sched_unpost(m->s, &m->out);
 	qmp_free(m->q);
 	free(m);
 }
@@ -107,6 +109,23 @@ static void flush(struct mon *m)
 	}
 }
 
+static void out_run(struct job *j)
+{
+	struct mon *m = container_of(j, struct mon, out);
+
+	m->busy++;
+	flush(m);
+	m->busy--;
+	maybe_free(m);
+}
+
+static void on_out(void *arg)
+{
+	struct mon *m = arg;
+
+	sched_post(m->s, &m->out);
+}
+
 static int on_fd(void *arg, int fd, int revents)
 {
 	struct mon *m = arg;
@@ -121,7 +140,6 @@ static int on_fd(void *arg, int fd, int revents)
 		else if (!n || (errno != EAGAIN && errno != EINTR))
 			qmp_break(m->q, "QEMU closed its monitor");
 	}
-	flush(m);
 	m->busy--;
 	if (m->closed)
 		sched_post(m->s, &m->end);
@@ -173,7 +191,7 @@ static void on_timer(struct timer *t)
 int mon_open(struct loop *l, const char *path, uint64_t until_ns, const struct qmp_events *ev, struct mon **ret)
 {
 	struct mon *m = calloc(1, sizeof(*m));
-	struct qmp_events own = { on_ready, on_event, on_broken, m };
+	struct qmp_events own = { on_ready, on_event, on_broken, on_out, m };
 
 	if (!m)
 		return -ENOMEM;
@@ -189,6 +207,7 @@ int mon_open(struct loop *l, const char *path, uint64_t until_ns, const struct q
 	}
 	snprintf(m->path, sizeof(m->path), "%s", path);
 	job_init(&m->end, end_run);
+	job_init(&m->out, out_run);
 	timer_init(&m->timer, on_timer);
 	timer_set(m->s, &m->timer, sched_now_ns(m->s));
 	*ret = m;
@@ -211,60 +230,7 @@ bool mon_ready(const struct mon *m)
 	return m && !m->closed && qmp_state(m->q) == QMP_READY;
 }
 
-void mon_version(const struct mon *m, unsigned ret[3])
+struct qmp *mon_qmp(struct mon *m)
 {
-	qmp_version(m->q, ret);
-}
-
-/* ---- commands -------------------------------------------------------------------------------------------------------------- */
-
-int mon_execute(struct mon *m, struct qmp_cmd *c, const char *command, json_t *args_take)
-{
-	int rc = qmp_execute(m->q, c, command, args_take);
-
-	if (!rc)
-		flush(m);
-	return rc;
-}
-
-struct call { struct qmp_cmd c; struct sched *s; struct waitq wq; bool done; json_t *ret; };
-
-static void call_done(struct qmp_cmd *c)
-{
-	struct call *k = container_of(c, struct call, c);
-
-	k->done = true;
-	k->ret = c->result ? NULL : json_incref((json_t *)c->ret);
-	sched_wake_all(k->s, &k->wq);
-}
-
-int mon_call(struct mon *m, const char *command, json_t *args_take, unsigned timeout_ms, json_t **ret, struct csv_err *err)
-{
-	struct call k = { .c.done = call_done, .s = m->s };
-	uint64_t until = sched_now_ns(m->s) + timeout_ms * NS_PER_MS;
-	int rc;
-
-	waitq_init(&k.wq);
-	m->busy++;
-	rc = mon_execute(m, &k.c, command, args_take);
-	while (!rc && !k.done && sched_wait_until(m->s, &k.wq, until, false) != -ETIMEDOUT)
-		;
-	if (!rc && !k.done) {
-		qmp_abandon(&k.c);
-		rc = csv_err_set(err, -ETIMEDOUT, "%s: QEMU does not answer within %u ms", command, timeout_ms);
-	} else {
-		rc = rc ? rc : k.c.result;
-		if (rc && err) {
-			*err = k.c.err;
-			csv_err_prefix(err, "%s", command);
-		}
-	}
-	if (!rc && ret)
-		*ret = k.ret;
-	else
-		json_decref(k.ret);
-	m->busy--;
-	if (m->closed)
-		sched_post(m->s, &m->end);
-	return rc;
+	return m->q;
 }

@@ -4,11 +4,9 @@
  *
  * Invariants
  *  MN1 Connecting is tried until QEMU listens or `until` has passed; a QEMU that took the connection and says nothing is broken then, too.
- *  MN2 A call ends within its time limit; one that QEMU did not answer in time breaks nothing by itself (a hung volume hangs every
- *      monitor, and heals).
- *  MN3 events.broken() comes once, from the loop; then only mon_close() makes sense.
+ *  MN2 events.broken() comes once, from the loop; then only mon_close() makes sense.
  *
- * Control thread; mon_call() in a coroutine.
+ * Control thread.
  */
 #ifndef CSVFS_HVHOST_HVHOSTD_MON_H
 #define CSVFS_HVHOST_HVHOSTD_MON_H
@@ -23,11 +21,8 @@ int mon_open(struct loop *l, const char *path, uint64_t until_ns, const struct q
 /* NULL allowed.  Calls that wait end with -EPIPE; broken() is not called. */
 void mon_close(struct mon *m);
 bool mon_ready(const struct mon *m);
-void mon_version(const struct mon *m, unsigned ret[3]);
 
-/* Without waiting: c->done() comes, see qmp_execute(). */
-int mon_execute(struct mon *m, struct qmp_cmd *c, const char *command, json_t *args_take) csv_must_check;
-/* 0 with ret (new reference; ret NULL: not wanted); -ETIMEDOUT; as qmp.h. */
-int mon_call(struct mon *m, const char *command, json_t *args_take, unsigned timeout_ms, json_t **ret, struct csv_err *err);
+/* For commands: qmp_execute(), qmp_call(). */
+struct qmp *mon_qmp(struct mon *m);
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "hvhost/jline.h"
+#include "utils/env/sched.h"
 
 struct qmp {
 	struct qmp_events ev;
@@ -138,6 +139,12 @@ void qmp_out_sent(struct qmp *q, size_t n)
 	memmove(q->out, q->out + n, q->out_fill);
 }
 
+static void out_is_there(struct qmp *q)
+{
+	if (q->ev.out)
+		q->ev.out(q->ev.arg);
+}
+
 /* ---- commands -------------------------------------------------------------------------------------------------------- */
 
 int qmp_execute(struct qmp *q, struct qmp_cmd *c, const char *command, json_t *args_take)
@@ -174,6 +181,8 @@ int qmp_execute(struct qmp *q, struct qmp_cmd *c, const char *command, json_t *a
 	c->ret = NULL;
 	cds_list_add_tail(&c->node, &q->open);
 	q->n_open++;
+	if (now)
+		out_is_there(q);
 	return 0;
 }
 
@@ -215,6 +224,7 @@ static int on_greeting(struct qmp *q, const json_t *o, struct csv_err *err)
 	q->state = QMP_NEGOTIATING;
 	if (append(&q->out, &q->out_fill, &q->out_room, negotiate, sizeof(negotiate) - 1))
 		return csv_err_set(err, -ENOMEM, "out of memory");
+	out_is_there(q);
 	return 0;
 }
 
@@ -239,6 +249,8 @@ static int on_negotiated(struct qmp *q, const json_t *o, struct csv_err *err)
 	q->state = QMP_READY;
 	if (q->early_fill && append(&q->out, &q->out_fill, &q->out_room, q->early, q->early_fill))
 		return csv_err_set(err, -ENOMEM, "out of memory");
+	if (q->early_fill)
+		out_is_there(q);
 	q->early_fill = 0;
 	q->ev.ready(q->ev.arg);
 	return 0;
@@ -310,4 +322,43 @@ void qmp_feed(struct qmp *q, const void *bytes, size_t n)
 		p += part;
 		n -= part;
 	}
+}
+
+/* ---- awaiting an answer ------------------------------------------------------------------------------------------------- */
+
+struct call { struct qmp_cmd c; struct sched *s; struct waitq wq; bool done; json_t *ret; };
+
+static void call_done(struct qmp_cmd *c)
+{
+	struct call *k = container_of(c, struct call, c);
+
+	k->done = true;
+	k->ret = c->result ? NULL : json_incref((json_t *)c->ret);
+	sched_wake_all(k->s, &k->wq);
+}
+
+int qmp_call(struct qmp *q, struct sched *s, const char *command, json_t *args_take, unsigned timeout_ms, json_t **ret, struct csv_err *err)
+{
+	struct call k = { .c.done = call_done, .s = s };
+	uint64_t until = sched_now_ns(s) + timeout_ms * NS_PER_MS;
+	int rc;
+
+	waitq_init(&k.wq);
+	rc = qmp_execute(q, &k.c, command, args_take);
+	while (!rc && !k.done && sched_wait_until(s, &k.wq, until, false) != -ETIMEDOUT)
+		;
+	if (!rc && !k.done) {
+		qmp_abandon(&k.c);
+		return csv_err_set(err, -ETIMEDOUT, "%s: QEMU does not answer within %u ms", command, timeout_ms);
+	}
+	rc = rc ? rc : k.c.result;
+	if (rc && err) {
+		*err = k.c.err;
+		csv_err_prefix(err, "%s", command);
+	}
+	if (!rc && ret)
+		*ret = k.ret;
+	else
+		json_decref(k.ret);
+	return rc;
 }

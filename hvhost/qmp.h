@@ -13,7 +13,7 @@
  *      An event's time stamp that is none is 0, not an error (QEMU sends -1 when its clock fails).
  *  QM4 Callbacks may call everything here but qmp_free().
  *
- * Pure; one thread.  Time limits are the caller's (struct qmp_cmd may be abandoned).
+ * Pure; one thread.  Time limits are the caller's (struct qmp_cmd may be abandoned), or qmp_call()'s.
  */
 #ifndef CSVFS_HVHOST_QMP_H
 #define CSVFS_HVHOST_QMP_H
@@ -36,6 +36,7 @@ struct qmp_events {
 	/* `data` is an object or NULL; `stamp_us` real time of QEMU. */
 	void (*event)(void *arg, const char *name, const json_t *data, uint64_t stamp_us);
 	void (*broken)(void *arg, const struct csv_err *err);	/* once; open commands have ended before */
+	void (*out)(void *arg);		/* qmp_out() has something; may be NULL; not to answer from inside */
 	void *arg;
 };
 /* Embedded in the caller's structure; the client's from qmp_execute() to done() or qmp_abandon(). */
@@ -69,5 +70,12 @@ void qmp_out_sent(struct qmp *q, size_t n);
 int qmp_execute(struct qmp *q, struct qmp_cmd *c, const char *command, json_t *args_take) csv_must_check;
 /* Nobody waits for it any more: done() is not called.  Harmless when it is not open. */
 void qmp_abandon(struct qmp_cmd *c);
+
+/*
+ * In a coroutine of `s`: 0 with ret (new reference; ret NULL: not wanted); -ETIMEDOUT, nothing is broken by that; as qmp_execute().
+ * The client may be freed meanwhile.
+ */
+struct sched;
+int qmp_call(struct qmp *q, struct sched *s, const char *command, json_t *args_take, unsigned timeout_ms, json_t **ret, struct csv_err *err);
 
 #endif

@@ -50,7 +50,7 @@ static void on_done(struct qmp_cmd *c)
 
 static void side_open(struct side *s)
 {
-	struct qmp_events ev = { on_ready, on_event, on_broken, s };
+	struct qmp_events ev = { on_ready, on_event, on_broken, NULL, s };
 
 	*s = (struct side){ .q = qmp_new(&ev) };
 	ck_assert_ptr_nonnull(s->q);

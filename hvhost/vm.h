@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * vm.h - one VM on one node: its state machine (hvhost/vmsm.h) joined to a real QEMU's monitor.  Facts go in, QMP commands and proposals
+ * come out; how a process is made, killed and found again is the host's (struct vm_host), a real one or the simulator's.
+ *
+ * Invariants
+ *  VH1 The machine learns only what is so: from an answer of QEMU, from an event of it, from the pidfd.  A command's DONE comes after a
+ *      look at what QEMU is since.
+ *  VH2 At most one QEMU of a VM is its machine's; a second one exists only while a rebind holds the machine (VMSM_EV_HOLD).
+ *  VH3 The mark is durable (host->mark returned) before the actions behind it.
+ *  VH4 Mandatory capabilities are asked of each QEMU before it migrates; one that lacks one is not migrated (-CSV_E_UNSUPPORTED).
+ *  VH5 The key of a migration is made for it, by the target, and is used for nothing else.
+ *
+ * Host functions never call back from inside.  Pure; one thread; uses coroutines of `sched`.
+ */
+#ifndef CSVFS_HVHOST_VM_H
+#define CSVFS_HVHOST_VM_H
+
+#include <jansson.h>
+
+#include "hvhost/qmp.h"
+#include "hvhost/vmsm.h"
+#include "utils/env/env.h"
+
+#define VM_ADDRESSES_MAX 8
+#define VM_ADDRESS_BYTES 46
+#define VM_PSK_BYTES 65			/* 32 bytes in hexadecimal, terminated */
+
+struct vm;
+struct vm_host;
+
+/* One QEMU.  The host makes nothing of it but `host`. */
+struct vm_qemu {
+	struct vm *vm;
+	uint64_t id;			/* never used twice on this node */
+	uint64_t txid;			/* made as target of it; 0 to start */
+	uint32_t config;
+	bool incoming, local;		/* local: a rebind's, its stream comes over a unix socket */
+	struct vmsm_mark mark;
+	/* from the configuration, set by the host before vm_qemu_up() */
+	uint8_t uuid[16];
+	unsigned downtime_ms;
+	uint64_t memory_bytes;
+	char accel[8];
+	char psk[VM_PSK_BYTES];		/* of an adopted target: what psk() was given */
+	void *host;
+	/* the core's */
+	struct qmp *qmp;
+	enum vmsm_qemu state;
+	enum vmsm_mig mig;
+	char run[32];			/* QEMU's own word: "running", "io-error", ... */
+	char why[200];			/* I/O error, or why it could not be made */
+	bool known, gone, killing, stopped, io_error, guest_off, quitting;
+	bool looking, look_again;
+	unsigned missed;		/* looks without an answer in a row */
+	unsigned refs;
+	uint64_t since_boot_ns;
+	struct csv_err err;
+};
+
+struct vm_host_ops {
+	/* Later vm_qemu_up() or vm_qemu_gone().  q->host is the host's from here to release(). */
+	void (*spawn)(struct vm_host *h, struct vm_qemu *q);
+	void (*kill)(struct vm_host *h, struct vm_qemu *q);			/* later vm_qemu_gone() */
+	void (*release)(struct vm_host *h, struct vm_qemu *q);			/* gone, and nobody looks at it any more */
+	int (*mark)(struct vm_host *h, struct vm_qemu *q, const struct vmsm_mark *mark);	/* durable on return */
+	/* Writes a key file; the folder for tls-creds-psk, or -errno.  ret "" : no TLS (simulation). */
+	int (*psk)(struct vm_host *h, struct vm_qemu *q, const char *key, char *ret_dir, size_t room, struct csv_err *err);
+	/* Its outcome comes by vm_outcome(), once, also when migratord is lost (-ECANCELED then). */
+	void (*propose)(struct vm_host *h, struct vm *vm, const struct lease_cas *cas);
+	void (*say)(struct vm_host *h, struct vm *vm, uint32_t node, uint64_t txid, json_t *body_take);
+	void (*changed)(struct vm_host *h, struct vm *vm);
+	void (*migration)(struct vm_host *h, struct vm *vm, json_t *news_take);
+	void (*event)(struct vm_host *h, struct vm *vm, const char *severity, const char *text, const char *command);
+};
+struct vm_host {
+	const struct vm_host_ops *ops;
+	struct env *env;		/* sched, clock, rnd, log */
+	struct vmsm_conf conf;
+	char address[VM_ADDRESSES_MAX][VM_ADDRESS_BYTES];	/* own ones, for incoming migrations; best first */
+	unsigned n_addresses;
+	uint64_t bandwidth_bps;		/* default of a migration; 0: QEMU's greatest */
+	uint64_t next_id;
+};
+
+/* 0: unknown yet what is here; vm_adopt() or vm_adopt_none() must follow. */
+struct vm *vm_new(struct vm_host *h, const char *name);		/* NULL out of memory */
+void vm_free(struct vm *vm);					/* QEMU lives on; NULL allowed */
+const char *vm_name(const struct vm *vm);
+const struct vmsm *vm_sm(const struct vm *vm);
+struct vm_qemu *vm_current(const struct vm *vm);		/* NULL: none */
+/* Nothing of it is here and no lease says that something should be. */
+bool vm_idle(const struct vm *vm);
+
+/* ---- QEMU (from the host) */
+void vm_adopt_none(struct vm *vm);
+/* A QEMU found again.  Then vm_qemu_up() when its monitor answers.  NULL out of memory. */
+struct vm_qemu *vm_adopt(struct vm *vm, uint64_t id, uint64_t txid, uint32_t config, const struct vmsm_mark *mark);
+void vm_qemu_up(struct vm_qemu *q, struct qmp *qmp);		/* negotiated */
+void vm_qemu_event(struct vm_qemu *q, const char *name, const json_t *data, uint64_t stamp_us);
+void vm_qemu_down(struct vm_qemu *q);				/* the monitor's connection broke; up() may come again */
+/* By pidfd, or it never was made: err says why (NULL: it ended). */
+void vm_qemu_gone(struct vm_qemu *q, const struct csv_err *err);
+/* The reaper's and everybody's doubt: look at it again. */
+void vm_look(struct vm *vm);
+
+/* ---- leases and letters (from migratord) */
+void vm_record(struct vm *vm, const struct lease *l, bool open, bool peer_here);
+void vm_unsettled(struct vm *vm);
+void vm_outcome(struct vm *vm, int status);
+void vm_heard(struct vm *vm, uint64_t txid, const json_t *body);
+void vm_cancel(struct vm *vm, uint64_t txid);
+void vm_storage_ok(struct vm *vm);
+/* For the migration `txid`, 0: default. */
+void vm_migration_params(struct vm *vm, uint64_t txid, unsigned downtime_ms, uint64_t bandwidth_bps, unsigned timeout_ms);
+/* VM7: flags of the cold start's inventory; false: no QEMU.  -EAGAIN: not known yet. */
+int vm_inventory(struct vm *vm, struct leasedb_item *ret, bool *ret_there);
+/* Into a fresh QEMU on this node, frozen.  In a coroutine.  0, or -errno with err. */
+int vm_rebind(struct vm *vm, struct csv_err *err);
+
+/* VM of hvhost/agent.h, without console.  `inventory` NULL: unknown. */
+json_t *vm_to_json(const struct vm *vm, const struct leasedb_item *inventory);
+/* Which mandatory capability this QEMU lacks: "" none.  In a coroutine. */
+int vm_capabilities_check(struct qmp *q, struct sched *s, struct csv_err *err);
+
+#endif
