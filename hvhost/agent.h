@@ -23,7 +23,7 @@
  *
  * RECORD, a committed lease (struct lease of migrator/lease.h; migrator/lease_json.h makes and reads both):
  *	{"vm": "web1", "version": 12, "epoch": 4, "state": "NONE|FREE|RUNNING|HANDOFF|RECOVERING|BLOCKED", "was": "NONE|…",
- *	 "want": "run|paused|stopped", "reason": 0, "ha": true, "moved": false, "priority": 100, "failures": 0,
+ *	 "want": "run|paused|stopped", "reason": 0, "ha": true, "moved": false, "returned": false, "priority": 100, "failures": 0,
  *	 "owner": 2, "owner_inc": "…", "peer": 3, "peer_inc": "…", "config": 7, "txid": "…"}		state NONE: deleted
  * CAS, a move that is proposed (struct lease_cas); who proposes it is filled in by migratord:
  *	{"vm", "version": 12, "move": "HANDOVER" (lease_move_name), "want", "reason": 0, "ha", "priority", "node": 0, "node_inc": "…",
@@ -56,7 +56,7 @@
  *  quit	{}			hvhostd ends; QEMUs stay
  *
  * Events
- *  propose	{"proposal": 5, "cas": CAS}	at most one open for a VM.  After a break of the connection the agent forgets its open ones:
+ *  propose	{"proposal": 5, "ring": "…", "cas": CAS}	made from the record of that ring (leasedb_propose).  After a break of the connection the agent forgets its open ones:
  *		migratord lets them run to their end, names them in "open", and says "outcome" with "proposal": 0 then
  *  peer	{"to": 3, "vm", "txid", "body": {…}}		to be given to that node's hvhostd, at most once, in order
  *  vm		VM						whenever something of it changes

@@ -578,11 +578,11 @@ void hvd_insts_leave(struct hvd *d)
 
 /* ---- what the core says --------------------------------------------------------------------------------------------------------- */
 
-static void host_propose(struct vm_host *h, struct vm *vm, const struct lease_cas *cas)
+static void host_propose(struct vm_host *h, struct vm *vm, const struct lease_cas *cas, uint64_t ring)
 {
 	struct hvd *d = container_of(h, struct hvd, host);
 
-	hvd_line_propose(d, hvd_vm_of(vm, d), cas);
+	hvd_line_propose(d, hvd_vm_of(vm, d), cas, ring);
 }
 
 static void host_say(struct vm_host *h, struct vm *vm, uint32_t node, uint64_t txid, json_t *body_take)

@@ -35,8 +35,7 @@ struct hvd_vm {
 	struct hvd *d;
 	struct vm *vm;
 	uint64_t proposal;		/* open on the line; 0 none */
-	bool cut;			/* its line broke before the outcome */
-	bool stale_open;		/* migratord named it "open" */
+	bool open;			/* migratord named it: a proposal of an older line has no outcome yet */
 	struct lease rec;
 	bool have_rec;
 	struct job changed;		/* told once a turn */
@@ -117,7 +116,7 @@ int hvd_line_open(struct hvd *d, struct csv_err *err);
 void hvd_line_close(struct hvd *d);
 void hvd_line_event(struct hvd *d, const char *name, json_t *data_take);	/* dropped when nobody is there */
 void hvd_line_reply(struct hvd *d, uint64_t conn, uint64_t id, int code, const char *message, json_t *data_take);
-void hvd_line_propose(struct hvd *d, struct hvd_vm *v, const struct lease_cas *cas);
+void hvd_line_propose(struct hvd *d, struct hvd_vm *v, const struct lease_cas *cas, uint64_t ring);
 
 /* hvhostd_cmd.c */
 void hvd_command(struct hvd *d, uint64_t conn, const struct agent_msg *m);

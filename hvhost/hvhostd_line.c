@@ -264,9 +264,11 @@ void hvd_line_reply(struct hvd *d, uint64_t conn, uint64_t id, int code, const c
 	line_send(d->line, agent_reply_new(id, code, message, data_take));
 }
 
-void hvd_line_propose(struct hvd *d, struct hvd_vm *v, const struct lease_cas *cas)
+void hvd_line_propose(struct hvd *d, struct hvd_vm *v, const struct lease_cas *cas, uint64_t ring)
 {
 	v->proposal = ++d->next_proposal;
-	v->cut = !d->line || d->line->fd < 0 || !d->said_hello;
-	hvd_line_event(d, "propose", json_pack("{s:I, s:o}", "proposal", (json_int_t)v->proposal, "cas", lease_cas_json_encode(cas)));
+	log_to(&d->log, LOG_L_DEBUG, "%s: proposal %llu: %s from version %llu", v->name, (unsigned long long)v->proposal,
+	       lease_move_name(cas->move), (unsigned long long)cas->version);
+	hvd_line_event(d, "propose", json_pack("{s:I, s:o, s:o}", "proposal", (json_int_t)v->proposal, "ring", agent_u64(ring), "cas",
+					       lease_cas_json_encode(cas)));
 }

@@ -76,10 +76,12 @@ static void act_coro(void *arg)
 	struct vmsm_event ev = { .ev = VMSM_EV_DONE, .done = a->a.act };
 	struct csv_err err = CSV_ERR_INIT;
 
-	if (a->a.act == VMSM_A_MIGRATE)
+	if (a->a.act == VMSM_A_MIGRATE) {
 		ev.status = vm_migrate(a->vm, a->q, a->a.txid, &err);
-	else
+		a->q->migrating = false;
+	} else {
 		ev.status = command_of(a, &err);
+	}
 	if (ev.status && ev.status != -EPIPE)
 		vm_note(a->vm, "warning", "", "VM %s: %s", a->vm->name, err.text);
 	if (ev.status && a->a.act == VMSM_A_MIGRATE)
@@ -118,6 +120,7 @@ static void act_start(struct vm *vm, const struct vmsm_action *action)
 	if (!a)
 		csv_panic("out of memory");
 	*a = (struct act){ vm, vm->q, *action };
+	vm->q->migrating |= action->act == VMSM_A_MIGRATE;
 	vm_get(vm);
 	vm_qemu_get(vm->q);
 	if (sched_spawn(vm_sched(vm), vmsm_act_name(action->act), act_coro, a))
@@ -282,7 +285,6 @@ static void log_event(struct vm *vm, enum vmsm_note n)
 		if (n == VMSM_NOTE_MIGRATION_FAILED) {
 			vm_note(vm, table[i].severity, "", "VM %s: %s%s%s", vm->name, table[i].text, *vm->move.reason ? ": " : "",
 				vm->move.reason);
-			vm_move_end(vm, vm->move.cancelled ? "cancelled" : "failed", vm->move.reason);
 		} else {
 			vm_note(vm, table[i].severity, "", "VM %s: %s", vm->name, table[i].text);
 		}
@@ -327,7 +329,7 @@ static void do_action(struct vm *vm, const struct vmsm_action *a)
 	case VMSM_A_PROPOSE:
 		if (a->cas.move == LEASE_HANDOVER)
 			vm_move_step(vm, 5);
-		vm->h->ops->propose(vm->h, vm, &a->cas);
+		vm->h->ops->propose(vm->h, vm, &a->cas, a->ring);
 		break;
 	case VMSM_A_SAY:
 		vm->h->ops->say(vm->h, vm, a->node, a->txid, vm_letter(vm, a->say));
@@ -397,6 +399,16 @@ void vm_free(struct vm *vm)
 	vm_put(vm);
 }
 
+void vm_conf_set(struct vm *vm, const struct vmsm_conf *conf)
+{
+	vm->sm.conf = *conf;
+}
+
+void vm_qemu_done_with(struct vm_qemu *q)
+{
+	vm_qemu_put(q);
+}
+
 const char *vm_name(const struct vm *vm)
 {
 	return vm->name;
@@ -449,13 +461,23 @@ void vm_look(struct vm *vm)
 
 /* ---- leases and letters ---------------------------------------------------------------------------------------------------------- */
 
-void vm_record(struct vm *vm, const struct lease *l, bool open, bool peer_here)
+void vm_record(struct vm *vm, const struct lease *l, uint64_t ring, bool open, bool peer_here)
 {
-	struct vmsm_event ev = { .ev = VMSM_EV_RECORD, .rec = *l, .open = open, .peer_here = peer_here };
+	struct vmsm_event ev = { .ev = VMSM_EV_RECORD, .rec = *l, .ring = ring, .open = open, .peer_here = peer_here };
+
+	bool was_source = vm->sm.have_rec && lease_is_intent(&vm->sm.rec) && vm->sm.rec.owner == vm->sm.conf.self;
+	uint64_t was_txid = vm->sm.rec.txid;
 
 	vm_event(vm, &ev);
 	if (vm->move.txid && !vm->move.told_end && l->owner != vm->sm.conf.self && l->state == LEASE_HANDOFF)
 		vm_move_step(vm, 6);
+	if (was_source && l->txid != was_txid) {
+		/* It came to nothing, perhaps before QEMU was told of it. */
+		if (vm->move.txid != was_txid)
+			vm_move_begin(vm, was_txid, 0);
+		vm_move_end(vm, vm->move.cancelled ? "cancelled" : "failed", *vm->move.reason ? vm->move.reason :
+			    "the target was not there, or did not get ready");
+	}
 	vm->h->ops->changed(vm->h, vm);
 }
 

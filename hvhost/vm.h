@@ -51,6 +51,7 @@ struct vm_qemu {
 	char run[32];			/* QEMU's own word: "running", "io-error", ... */
 	char why[200];			/* I/O error, or why it could not be made */
 	bool known, gone, killing, stopped, io_error, guest_off, quitting;
+	bool migrating;			/* MIGRATE is being carried out: what QEMU says is of an older one */
 	bool looking, look_again;
 	unsigned missed;		/* looks without an answer in a row */
 	unsigned refs;
@@ -66,8 +67,8 @@ struct vm_host_ops {
 	int (*mark)(struct vm_host *h, struct vm_qemu *q, const struct vmsm_mark *mark);	/* durable on return */
 	/* Writes a key file; the folder for tls-creds-psk, or -errno.  ret "" : no TLS (simulation). */
 	int (*psk)(struct vm_host *h, struct vm_qemu *q, const char *key, char *ret_dir, size_t room, struct csv_err *err);
-	/* Its outcome comes by vm_outcome(), once, also when migratord is lost (-ECANCELED then). */
-	void (*propose)(struct vm_host *h, struct vm *vm, const struct lease_cas *cas);
+	/* Made from the record of `ring`.  Its outcome comes by vm_outcome(), or a record of a newer ring supersedes it (VM8). */
+	void (*propose)(struct vm_host *h, struct vm *vm, const struct lease_cas *cas, uint64_t ring);
 	void (*say)(struct vm_host *h, struct vm *vm, uint32_t node, uint64_t txid, json_t *body_take);
 	void (*changed)(struct vm_host *h, struct vm *vm);
 	void (*migration)(struct vm_host *h, struct vm *vm, json_t *news_take);
@@ -86,6 +87,8 @@ struct vm_host {
 /* 0: unknown yet what is here; vm_adopt() or vm_adopt_none() must follow. */
 struct vm *vm_new(struct vm_host *h, const char *name);		/* NULL out of memory */
 void vm_free(struct vm *vm);					/* QEMU lives on; NULL allowed */
+/* Who this node is became known, or changed while nothing of it is here. */
+void vm_conf_set(struct vm *vm, const struct vmsm_conf *conf);
 const char *vm_name(const struct vm *vm);
 const struct vmsm *vm_sm(const struct vm *vm);
 struct vm_qemu *vm_current(const struct vm *vm);		/* NULL: none */
@@ -101,11 +104,13 @@ void vm_qemu_event(struct vm_qemu *q, const char *name, const json_t *data, uint
 void vm_qemu_down(struct vm_qemu *q);				/* the monitor's connection broke; up() may come again */
 /* By pidfd, or it never was made: err says why (NULL: it ended). */
 void vm_qemu_gone(struct vm_qemu *q, const struct csv_err *err);
+/* Of one whose refs somebody outside raised. */
+void vm_qemu_done_with(struct vm_qemu *q);
 /* The reaper's and everybody's doubt: look at it again. */
 void vm_look(struct vm *vm);
 
 /* ---- leases and letters (from migratord) */
-void vm_record(struct vm *vm, const struct lease *l, bool open, bool peer_here);
+void vm_record(struct vm *vm, const struct lease *l, uint64_t ring, bool open, bool peer_here);
 void vm_unsettled(struct vm *vm);
 void vm_outcome(struct vm *vm, int status);
 void vm_heard(struct vm *vm, uint64_t txid, const json_t *body);
