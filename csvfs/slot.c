@@ -205,11 +205,24 @@ int slot_take(struct csvfs *fs, struct csv_err *err)
 			   fs->geo.slots, list, active > FULL_LISTED ? " and others" : "");
 }
 
+/* R10: a heartbeat that is on its way must not land over that of the slot's next owner. */
+static void hbeat_end(struct csvfs *fs)
+{
+	struct slot_ctl *c = fs->slots;
+
+	c->hb_stop = true;
+	sched_wake_all(fs->env->sched, &fs->state_wq);
+	while (c->hb_running)
+		sched_wait(fs->env->sched, &fs->state_wq);
+}
+
 int slot_write_free(struct csvfs *fs)
 {
 	struct csv_slot_info s;
-	int rc = slot_read(fs, fs->slot, &s, NULL);
+	int rc;
 
+	hbeat_end(fs);
+	rc = slot_read(fs, fs->slot, &s, NULL);
 	if (rc < 0)
 		return rc;
 	if (s.state != CSV_SLOT_ACTIVE || s.nodeid != fs->self.nodeid || s.incarnation != fs->self.incarnation)
@@ -230,10 +243,6 @@ int slot_give(struct csvfs *fs)
 
 	if (fs->slot == CSV_NO_SLOT)
 		return 0;
-	c->hb_stop = true;
-	sched_wake_all(fs->env->sched, &fs->state_wq);
-	while (c->hb_running)
-		sched_wait(fs->env->sched, &fs->state_wq);
 	rc = slot_write_free(fs);
 	if (rc < 0)
 		return rc;

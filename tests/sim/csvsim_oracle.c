@@ -5,6 +5,7 @@
  *  G2	the disk as it is at a crash, as it would be without power, and as it is now and then: the checker replays the journals
  *	in memory and finds nothing
  *  G3	nothing of a life takes effect once its journal's replay has begun
+ *  R9, R10	a slot is taken when FREE, given up by its owner or after a proof; its heartbeat and journal are written by its owner
  *  R3	a view that a node goes by is of the ring, the members and the quorum that the engine told it last; a view's id is one list
  *	of (node, life) on all nodes
  *  locks: csvsim_locks.c
@@ -117,11 +118,40 @@ static bool recovery_seen(void *arg, const struct csvfs_recovery_info *i)
 	return true;
 }
 
+/* Whose write it was. */
+static struct cluster_node writer_of(struct cs_sim *s, unsigned node, uint64_t world_life)
+{
+	if (sim_world_life(s->w, node) == world_life)
+		return s->node[node].self;
+	for (unsigned i = s->n_life; i > 0; i--)
+		if (s->life[i - 1].who.nodeid == node && sim_net_life_of(s->net, s->life[i - 1].who) == world_life)
+			return s->life[i - 1].who;
+	return (struct cluster_node){ node, 0 };
+}
+
+/* R9: taken only when FREE and by oneself; given up only by the owner with its own word, or by others after a proof. */
+static void check_slot_rules(struct cs_sim *s, uint32_t slot, struct cluster_node was, const struct csv_slot_info *i, struct cluster_node by)
+{
+	struct cluster_node now = { i->nodeid, i->incarnation };
+
+	if (i->state == CSV_SLOT_ACTIVE && was.nodeid && !cs_same(was, now))
+		cs_fail(s, "R9: slot %u was in use by n%u.%" PRIu64 " and is taken by n%u.%" PRIu64, slot, was.nodeid, was.incarnation, now.nodeid,
+			now.incarnation);
+	else if (i->state == CSV_SLOT_ACTIVE && !cs_same(now, by))
+		cs_fail(s, "R9: slot %u is taken for n%u.%" PRIu64 " by n%u.%" PRIu64, slot, now.nodeid, now.incarnation, by.nodeid, by.incarnation);
+	else if (i->state == CSV_SLOT_FREE && was.nodeid && cs_same(was, by) != (i->proof_kind == CSV_PROOF_RELEASE))
+		cs_fail(s, "R9: slot %u of n%u.%" PRIu64 " is freed by n%u.%" PRIu64 " with proof %u", slot, was.nodeid, was.incarnation, by.nodeid,
+			by.incarnation, i->proof_kind);
+	else if (i->state == CSV_SLOT_FREE && was.nodeid && !cs_same(was, by) && !cs_life_of(s, was)->fenced)
+		cs_fail(s, "R9: slot %u of n%u.%" PRIu64 " is freed by n%u.%" PRIu64 " although it may still write", slot, was.nodeid, was.incarnation,
+			by.nodeid, by.incarnation);
+}
+
 /*
  * A slot that was ACTIVE for a life and is FREE now: its log has been replayed, its blocks are at home.  The announcement comes later,
  * and who mounts may go by the slot (csvsim_locks.c says why the FLUSH of that word need not be awaited).
  */
-static void slot_written(struct cs_sim *s, uint32_t slot)
+static void slot_written(struct cs_sim *s, uint32_t slot, const struct cluster_node *by)
 {
 	struct cluster_node *was = &s->slot[slot];
 	struct csv_slot_info i;
@@ -131,7 +161,12 @@ static void slot_written(struct cs_sim *s, uint32_t slot)
 	sim_store_read(sim_disk_store(s->disk), csv_slot_blk(&s->geo, slot) << CSV_BLOCK_SHIFT, block, CSV_BLOCK_SIZE);
 	if (csv_slot_decode(&s->geo, slot, block, &i, NULL) < 0) {
 		cs_fail(s, "R10: slot-state block %u is torn", slot);
-	} else if (i.state == CSV_SLOT_FREE && was->nodeid) {
+		free(block);
+		return;
+	}
+	if (by)
+		check_slot_rules(s, slot, *was, &i, *by);
+	if (i.state == CSV_SLOT_FREE && was->nodeid) {
 		struct cs_life *l = cs_life_of(s, *was);
 
 		l->replayed = true;
@@ -148,16 +183,34 @@ static void slot_written(struct cs_sim *s, uint32_t slot)
 void cs_oracle_slots(struct cs_sim *s)
 {
 	for (uint32_t i = 0; i < s->geo.slots; i++)
-		slot_written(s, i);
+		slot_written(s, i, NULL);
+}
+
+/* R9, R10: heartbeat and journal of a slot are its owner's; of a free one whoever takes it formats the journal. */
+static void check_areas(struct cs_sim *s, struct cluster_node by, uint64_t off)
+{
+	uint64_t blk = off >> CSV_BLOCK_SHIFT;
+
+	for (uint32_t i = 0; i < s->geo.slots; i++) {
+		struct cluster_node owner = s->slot[i];
+		uint64_t log = csv_journal_blk(&s->geo, i);
+		bool hbeat = blk == csv_hbeat_blk(&s->geo, i);
+
+		if (owner.nodeid && !cs_same(owner, by) && (hbeat || (blk >= log && blk < log + s->geo.journal_blk)))
+			cs_fail(s, "R10: n%u.%" PRIu64 " writes to the %s of slot %u, which is n%u.%" PRIu64 "'s", by.nodeid, by.incarnation,
+				hbeat ? "heartbeat" : "journal", i, owner.nodeid, owner.incarnation);
+	}
 }
 
 void cs_oracle_write(void *arg, unsigned node, uint64_t world_life, uint64_t off, uint32_t len)
 {
 	struct cs_sim *s = arg;
+	struct cluster_node by = writer_of(s, node, world_life);
 
+	check_areas(s, by, off);
 	for (uint32_t i = 0; i < s->geo.slots; i++)
 		if (off == csv_slot_blk(&s->geo, i) << CSV_BLOCK_SHIFT)
-			slot_written(s, i);
+			slot_written(s, i, &by);
 	for (unsigned i = 0; i < s->n_life; i++) {
 		const struct cs_life *l = &s->life[i];
 

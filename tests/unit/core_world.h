@@ -59,6 +59,7 @@ struct cw_node {
 	bool wants[CW_NODES], linked[CW_NODES];
 	struct cds_list_head agents;		/* struct cw_fencing */
 	bool hold_writes;
+	uint64_t hold_off;			/* not 0: writes to this place only */
 	unsigned fail_writes;			/* the next so many answer -EIO */
 	struct cds_list_head late;		/* struct cw_write on their way */
 	struct csvfs_options opt;
@@ -267,7 +268,7 @@ static void cw_blk_submit(struct blk *b, struct blk_req *r)
 			blk_complete_later(b, r, -EIO);
 			return;
 		}
-		if (n->hold_writes) {
+		if (n->hold_writes && (!n->hold_off || n->hold_off == r->off)) {
 			w = calloc(1, sizeof(*w) + r->len);
 			w->req = r;
 			w->life = n->incarnation;
@@ -418,6 +419,7 @@ static void cw_boot(unsigned id)
 	n->on = true;
 	n->cut = false;
 	n->hold_writes = false;
+	n->hold_off = 0;
 	n->incarnation = ++cw.next_incarnation * 1000 + id;
 	n->port = (struct cluster_port){ &cw_port_ops, id };
 	n->link.ops = &cw_link_ops;

@@ -591,6 +591,33 @@ START_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replaye
 }
 END_TEST
 
+/* R10: the next owner's heartbeat must not be overwritten by the last one of the owner before. */
+START_TEST(a_healed_minority_gives_its_slot_back_after_its_last_heartbeat)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	cw.fence_fail = 100000;
+	cw_partition(1u << 1);
+	cw_n(1)->hold_off = csv_hbeat_blk(&cw_n(1)->fs->geo, 0) << CSV_BLOCK_SHIFT;
+	cw_n(1)->hold_writes = true;
+	settle(3000);
+	ck_assert(replay_has_begun(cw_n(1)));	/* it is on its way */
+	cw_partition(0);
+	ck_assert(cw_run(10000, is_withdrawn, cw_n(1)));
+	settle(1000);
+	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_ACTIVE);
+	cw_land(cw_n(1));
+	settle(1000);
+	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
+	ck_assert(cw_n(1)->fs->left);
+	cw_do(1, cw_umount_coro);
+	cw_off(1, false);
+	cw_teardown();
+}
+END_TEST
+
 START_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write)
 {
 	uint64_t writes;
@@ -668,6 +695,7 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
 	  UNIT_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same),
 	  UNIT_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed),
+	  UNIT_TEST(a_healed_minority_gives_its_slot_back_after_its_last_heartbeat),
 	  UNIT_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write),
 	  UNIT_TEST(an_operators_word_is_a_proof_unless_the_heartbeat_moves),
 	  UNIT_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence))
