@@ -46,13 +46,14 @@ const struct vimg_area *vimg_area_at(const struct vimg *v, uint64_t off, uint64_
 	return NULL;
 }
 
-int vimg_of_vhd(const struct vhd_info *i, struct vimg *ret, struct csv_err *err)
+int vimg_of_vhd(const struct vhd_info *i, const void *footer, struct vimg *ret, struct csv_err *err)
 {
 	struct vimg v = { .format = VIMG_VHD, .virtual_size = i->virtual_size, .sector_size = 512, .physical_sector_size = 512, .vhd = *i };
 
 	v.type = i->type == VHD_FIXED ? VIMG_FIXED : i->type == VHD_DYNAMIC ? VIMG_DYNAMIC : VIMG_DIFF;
 	v.has_parent = v.type == VIMG_DIFF;
 	memcpy(v.uuid, i->uuid, 16);
+	memcpy(v.vhd_footer, footer, VHD_FOOTER_BYTES);
 	if (v.type == VIMG_FIXED) {
 		*ret = v;
 		return 0;
@@ -319,7 +320,7 @@ void vimg_tail(const struct vimg *v, uint64_t file_size, struct vimg_write *ret)
 		return;
 	ret->off = vimg_data_end(v, file_size);
 	ret->len = VHD_FOOTER_BYTES;
-	vhd_footer_encode(&v->vhd, ret->data);
+	memcpy(ret->data, v->vhd_footer, VHD_FOOTER_BYTES);
 }
 
 int vimg_header_new(struct vimg *v, const uint8_t file_guid[static 16], const uint8_t *data_guid, struct vimg_write *ret, struct csv_err *err)

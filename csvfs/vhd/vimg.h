@@ -11,7 +11,7 @@
  *	rc == 0: *vimg_open_image(o) is the image.  vimg_open_free(o).
  * vimg_open_replay(o) is then not NULL if a log must be replayed first.  All the above has been read *through* the log: what a reader
  * reads later of BAT and metadata it passes through vimg_replay_overlay(); a writer (nobody else has the image open) instead
- *	writes every patch, makes the file at least replay->file_size long, FLUSH; writes vimg_header_new(), FLUSH; opens it again.
+ *	scans the BAT through the overlay (VI2: what is damaged stays untouched), writes every patch, makes the file at least replay->file_size long, FLUSH; writes vimg_header_new(), FLUSH; opens it again.
  * Doing it twice, or half and then again, gives the same.  (A reader takes what such a BAT has behind the file's end as zeroes.)
  *
  * Opening, for writing, additionally: vimg_may_write(); once for the whole cluster before the first write after nobody had it open:
@@ -91,6 +91,7 @@ struct vimg {
 
 	/* What they were made from; who uses the image has no need to look here. */
 	struct vhd_info vhd;
+	uint8_t vhd_footer[VHD_FOOTER_BYTES];	/* as it is: also what we know nothing of is written again */
 	struct vhdx_header vhdx_header;	/* the current one */
 	unsigned vhdx_current;		/* it is number 0 or 1 */
 	bool vhdx_other_bad;		/* the other header is not valid (as after a crash) */

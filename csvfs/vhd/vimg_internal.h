@@ -14,7 +14,7 @@ int vhdx_log_replay(const struct vhdx_header *h, uint64_t file_size, const void 
 void vhdx_log_replay_done(struct vimg_replay *r);
 
 /* What the engine sees of a footer (and dynamic header) that was believed. */
-int vimg_of_vhd(const struct vhd_info *i, struct vimg *ret, struct csv_err *err);
+int vimg_of_vhd(const struct vhd_info *i, const void *footer, struct vimg *ret, struct csv_err *err);
 int vimg_of_vhdx(const struct vhdx_params *p, const struct vhdx_regions *r, const struct vhdx_header *h, struct vimg *ret,
 		 struct csv_err *err);
 /* The area that [off, off + len) overlaps; NULL: none. */

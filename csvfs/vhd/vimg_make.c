@@ -99,7 +99,7 @@ static int make_vhd(const struct vimg_spec *s, struct vimg_made *m, struct csv_e
 	if (!rc)
 		rc = s->type == VIMG_FIXED ? make_vhd_fixed(&i, m, err) :
 					     make_vhd_dynamic(&i, s->block_size ? s->block_size : BLOCK_USUAL, m, err);
-	return rc ? rc : vimg_of_vhd(&i, &m->image, err);
+	return rc ? rc : vimg_of_vhd(&i, m->mem + (s->type == VIMG_FIXED ? 0 : m->file_size - VHD_FOOTER_BYTES), &m->image, err);
 }
 
 /* ---- VHDX ----------------------------------------------------------------------------------------------------------------------------- */

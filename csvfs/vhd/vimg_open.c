@@ -95,8 +95,11 @@ static int finish_vhd(struct vimg_open *o, struct csv_err *err)
 	struct vhd_info i;
 	int rc = vhd_identify(&o->probe, &i, err);
 
+	if (rc == -EMEDIUMTYPE)
+		return csv_err_set(err, rc, "file: %" PRIu64 " bytes, neither with the signature \"" VHDX_FILE_ID "\" of a VHDX at 0 nor with the footer of "
+					    "a VHD (cookie \"" VHD_COOKIE "\") in the last 512: not an image", o->file_size);
 	if (!rc)
-		rc = vimg_of_vhd(&i, &o->image, err);
+		rc = vimg_of_vhd(&i, o->probe.tail, &o->image, err);
 	if (!rc)
 		o->stage = DONE;
 	return rc;

@@ -25,6 +25,7 @@ struct vimg_scan {
 	uint64_t file_size;
 	uint64_t at;			/* entries fed */
 	uint64_t present;
+	uint64_t last_off, last_len;	/* record of the disk's last block as it was found: it may be shorter than others; 0: absent */
 	/* VHDX */
 	uint64_t units;
 	uint8_t *used, *kept;		/* a bit a MiB */
@@ -32,7 +33,6 @@ struct vimg_scan {
 	/* VHD */
 	uint32_t *start;		/* sectors */
 	uint64_t n_start;
-	uint64_t last_off;		/* of the disk's last block, which may be shorter; 0: absent */
 	struct gap *gap;
 	size_t n_gaps, max_gaps;
 };
@@ -155,11 +155,13 @@ static int feed_block(struct vimg_scan *s, uint64_t block, const void *raw, stru
 		return 0;
 	}
 	s->present++;
+	if (block == v->blocks - 1) {
+		s->last_off = e.data_off - v->bitmap_bytes;
+		s->last_len = vimg_record_len(v, block);
+	}
 	if (v->format == VIMG_VHDX)
 		return use_units(s, "block", block, e.data_off, vimg_block_len(v, block), err);
 	s->start[s->n_start++] = (uint32_t)(e.bitmap_off / VIMG_SECTOR);
-	if (block == v->blocks - 1)
-		s->last_off = e.bitmap_off;
 	return 0;
 }
 
@@ -225,7 +227,7 @@ static int add_gap(struct vimg_scan *s, uint64_t off, uint64_t end)
 static int end_vhd(struct vimg_scan *s, struct vimg_usage *u, struct csv_err *err)
 {
 	const struct vimg *v = s->v;
-	uint64_t at = 0, last = s->last_off, len = v->bitmap_bytes + v->block_size, data_end = vimg_data_end(v, s->file_size);
+	uint64_t at = 0, len = v->bitmap_bytes + v->block_size, data_end = vimg_data_end(v, s->file_size);
 	uint64_t n = 0;
 	uint32_t a = 0;
 
@@ -233,7 +235,7 @@ static int end_vhd(struct vimg_scan *s, struct vimg_usage *u, struct csv_err *er
 	while (n < s->n_start || a < v->n_areas) {
 		bool area = a < v->n_areas && (n == s->n_start || v->area[a].off < s->start[n] * (uint64_t)VIMG_SECTOR);
 		uint64_t off = area ? v->area[a].off : s->start[n] * (uint64_t)VIMG_SECTOR;
-		uint64_t end = off + (area ? v->area[a].len : off == last ? vimg_record_len(v, v->blocks - 1) : len);
+		uint64_t end = off + (area ? v->area[a].len : off == s->last_off ? s->last_len : len);
 
 		if (off < at && !area)
 			return BAD(err, "BAT: two entries: offset %" PRIu64 " of one (%" PRIu64 " bytes) lies in the other, which ends at %" PRIu64 "; blocks "
@@ -333,14 +335,17 @@ bool vimg_scan_place(struct vimg_scan *s, uint64_t *ret_off)
 
 void vimg_scan_free_place(struct vimg_scan *s, uint64_t off)
 {
-	uint64_t units = s->v->block_size / VHDX_MIB;
+	/* What follows a short one may be somebody else's. */
+	uint64_t len = off == s->last_off ? s->last_len : s->v->bitmap_bytes + s->v->block_size;
 
+	if (off == s->last_off)
+		s->last_off = 0;
 	if (s->v->format == VIMG_VHD) {
 		/* Without memory the place is found again by the next scan. */
-		(void)!add_gap(s, off, off + s->v->bitmap_bytes + s->v->block_size);
+		(void)!add_gap(s, off, off + len);
 		return;
 	}
-	bits_set(s->used, off / VHDX_MIB, csv_min(units, s->units - off / VHDX_MIB), false);
+	bits_set(s->used, off / VHDX_MIB, csv_min(units_of(len), s->units - off / VHDX_MIB), false);
 	s->hint = csv_min(s->hint, off / VHDX_MIB);
 }
 

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PIECE (64u << 10)
+#define PIECE (256u << 10)
 
 /* ---- the file ------------------------------------------------------------------------------------------------------------------- */
 
@@ -58,15 +58,37 @@ uint64_t vdisk_fd_size(int fd)
 	return (uint64_t)st.st_size;
 }
 
-static int write_patch(int fd, const struct vimg_patch *p)
+/* NULL: of a disk that is being made. */
+static int put(struct vdisk *d, int fd, const void *buf, size_t len, uint64_t off)
+{
+	int rc;
+
+	if (d && d->writes_left) {
+		if (!*d->writes_left)
+			return -EIO;
+		if (!--*d->writes_left && len > VIMG_SECTOR)	/* torn, at a sector */
+			len = len / 2 / VIMG_SECTOR * VIMG_SECTOR;
+	}
+	rc = vdisk_pwrite(fd, buf, len, off);
+	return rc || !d || !d->writes_left || *d->writes_left ? rc : -EIO;
+}
+
+static int grow(struct vdisk *d, uint64_t size)
+{
+	if (d->writes_left && (!*d->writes_left || !--*d->writes_left))
+		return -EIO;
+	return ftruncate(d->fd, (off_t)size) ? -errno : 0;
+}
+
+static int write_patch(struct vdisk *d, int fd, const struct vimg_patch *p)
 {
 	static const uint8_t zero[PIECE];
 	int rc = 0;
 
 	if (p->data)
-		return vdisk_pwrite(fd, p->data, p->len, p->off);
+		return put(d, fd, p->data, p->len, p->off);
 	for (uint64_t at = 0; at < p->len && !rc; at += PIECE)
-		rc = vdisk_pwrite(fd, zero, csv_min((uint64_t)PIECE, p->len - at), p->off + at);
+		rc = put(d, fd, zero, csv_min((uint64_t)PIECE, p->len - at), p->off + at);
 	return rc;
 }
 
@@ -78,7 +100,7 @@ int vdisk_make(int fd, const struct vimg_spec *spec, struct csv_err *err)
 	if (rc)
 		return rc;
 	for (size_t k = 0; k < m.n && !rc; k++)
-		rc = write_patch(fd, &m.patch[k]);
+		rc = write_patch(NULL, fd, &m.patch[k]);
 	if (!rc && ftruncate(fd, (off_t)m.file_size))
 		rc = -errno;
 	vimg_made_done(&m);
@@ -117,7 +139,7 @@ static int write_header(struct vdisk *d, const uint8_t *data_guid, struct csv_er
 	int rc = vimg_header_new(&d->v, file_guid, data_guid, &w, err);
 
 	if (!rc && w.len)
-		rc = vdisk_pwrite(d->fd, w.data, w.len, w.off);
+		rc = put(d, d->fd, w.data, w.len, w.off);
 	return rc ? rc : fdatasync(d->fd) ? -errno : 0;
 }
 
@@ -126,14 +148,15 @@ static int replay(struct vdisk *d, struct csv_err *err)
 	int rc = 0;
 
 	for (size_t k = 0; k < d->replay->n && !rc; k++)
-		rc = write_patch(d->fd, &d->replay->patch[k]);
-	if (!rc && d->file_size < d->replay->file_size && ftruncate(d->fd, (off_t)d->replay->file_size))
-		rc = -errno;
+		rc = write_patch(d, d->fd, &d->replay->patch[k]);
+	if (!rc && d->file_size < d->replay->file_size)
+		rc = grow(d, d->replay->file_size);
 	if (!rc)
 		rc = fdatasync(d->fd) ? -errno : write_header(d, NULL, err);
 	if (rc)
 		return rc;
 	vimg_open_free(d->o);
+	d->o = NULL;
 	d->replayed = true;
 	rc = look(d, err);
 	return rc ? rc : d->replay ? -EINVAL : 0;
@@ -141,7 +164,7 @@ static int replay(struct vdisk *d, struct csv_err *err)
 
 static int scan(struct vdisk *d, struct csv_err *err)
 {
-	uint8_t buf[PIECE];
+	static uint8_t buf[PIECE];
 	uint64_t at;
 	int rc = 0;
 
@@ -159,25 +182,35 @@ static int scan(struct vdisk *d, struct csv_err *err)
 	return rc ? rc : vimg_scan_end(d->scan, &d->usage, err);
 }
 
-int vdisk_open(int fd, bool writing, struct vdisk *ret, struct csv_err *err)
+int vdisk_open_until(int fd, bool writing, unsigned *writes_left, struct vdisk *ret, struct csv_err *err)
 {
 	static const uint8_t data_guid[16] = { 0x88, 1, 2, 3 };
 	struct vdisk *d = ret;
 	int rc;
 
-	*d = (struct vdisk){ .fd = fd, .writing = writing };
+	*d = (struct vdisk){ .fd = fd, .writing = writing, .writes_left = writes_left };
 	rc = look(d, err);
 	if (!rc)
 		rc = writing ? vimg_may_write(&d->v, err) : vimg_may_read(&d->v, err);
-	if (!rc && writing && d->replay)
-		rc = replay(d, err);
 	if (!rc && d->v.has_bat)
 		rc = scan(d, err);
+	if (!rc && writing && d->replay) {
+		rc = replay(d, err);
+		vimg_scan_free(d->scan);
+		d->scan = NULL;
+		if (!rc)
+			rc = scan(d, err);
+	}
 	if (!rc && writing)
 		rc = write_header(d, data_guid, err);
 	if (rc)
 		vdisk_close(d);
 	return rc;
+}
+
+int vdisk_open(int fd, bool writing, struct vdisk *ret, struct csv_err *err)
+{
+	return vdisk_open_until(fd, writing, NULL, ret, err);
 }
 
 void vdisk_close(struct vdisk *d)
@@ -208,7 +241,7 @@ static int write_entry(struct vdisk *d, uint64_t block, const struct vimg_entry 
 
 	vimg_entry_encode(&d->v, block, e, buf + (at - sector));
 	if (!rc)
-		rc = vdisk_pwrite(d->fd, buf, sizeof(buf), sector);
+		rc = put(d, d->fd, buf, sizeof(buf), sector);
 	return rc ? rc : fdatasync(d->fd) ? -errno : 0;
 }
 
@@ -243,12 +276,12 @@ static int fill_bitmap(struct vdisk *d, const struct vimg_entry *e)
 	if (!rc && !vimg_bitmap_is_full(&d->v, map)) {
 		while (!rc && vimg_bitmap_next_clear(&d->v, map, s, &s, &n))
 			for (; n && !rc; n--, s++)
-				rc = vdisk_pwrite(d->fd, zero, sizeof(zero), e->data_off + (uint64_t)s * VIMG_SECTOR);
+				rc = put(d, d->fd, zero, sizeof(zero), e->data_off + (uint64_t)s * VIMG_SECTOR);
 		if (!rc)
 			rc = fdatasync(d->fd) ? -errno : 0;
 		vimg_bitmap_full(&d->v, map);
 		if (!rc)
-			rc = vdisk_pwrite(d->fd, map, d->v.bitmap_bytes, e->bitmap_off);
+			rc = put(d, d->fd, map, d->v.bitmap_bytes, e->bitmap_off);
 	}
 	free(map);
 	return rc;
@@ -268,9 +301,9 @@ static int add_block(struct vdisk *d, uint64_t block, struct vimg_entry *ret, st
 			return rc;
 		vimg_tail(&d->v, at.file_size, &w);
 		if (w.len)
-			rc = vdisk_pwrite(d->fd, w.data, w.len, w.off);
-		if (!rc && ftruncate(d->fd, (off_t)at.file_size))
-			rc = -errno;
+			rc = put(d, d->fd, w.data, w.len, w.off);
+		if (!rc)
+			rc = grow(d, at.file_size);
 		if (!rc)
 			rc = vimg_scan_grown(d->scan, at.file_size);
 		d->file_size = at.file_size;
@@ -281,11 +314,11 @@ static int add_block(struct vdisk *d, uint64_t block, struct vimg_entry *ret, st
 		return -ENOMEM;
 	vimg_bitmap_full(&d->v, map);
 	if (!rc && d->v.bitmap_bytes)
-		rc = vdisk_pwrite(d->fd, map, d->v.bitmap_bytes, ret->bitmap_off);
+		rc = put(d, d->fd, map, d->v.bitmap_bytes, ret->bitmap_off);
 	free(map);
 	zero.off = ret->data_off;
 	if (!rc)
-		rc = write_patch(d->fd, &zero);
+		rc = write_patch(d, d->fd, &zero);
 	if (!rc && fdatasync(d->fd))
 		rc = -errno;
 	return rc ? rc : write_entry(d, block, ret);
@@ -301,7 +334,7 @@ static int one(struct vdisk *d, uint64_t off, uint8_t *rbuf, const uint8_t *wbuf
 		return rc;
 	if (wbuf) {
 		rc = e.state == VIMG_PRESENT ? fill_bitmap(d, &e) : add_block(d, block, &e, err);
-		return rc ? rc : vdisk_pwrite(d->fd, wbuf, len, e.data_off + in);
+		return rc ? rc : put(d, d->fd, wbuf, len, e.data_off + in);
 	}
 	if (e.state != VIMG_PRESENT) {
 		memset(rbuf, 0, len);
@@ -318,7 +351,7 @@ static int io(struct vdisk *d, uint64_t off, uint8_t *rbuf, const uint8_t *wbuf,
 	if (off > d->v.virtual_size || len > d->v.virtual_size - off)
 		return -ERANGE;
 	if (!d->v.has_bat)
-		return wbuf ? vdisk_pwrite(d->fd, wbuf, len, off) : vdisk_pread(d->fd, rbuf, len, off);
+		return wbuf ? put(d, d->fd, wbuf, len, off) : vdisk_pread(d->fd, rbuf, len, off);
 	while (len && !rc) {
 		size_t n = csv_min((uint64_t)len, d->v.block_size - off % d->v.block_size);
 

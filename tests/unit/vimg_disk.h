@@ -17,10 +17,13 @@ struct vdisk {
 	const struct vimg_replay *replay;
 	struct vimg_scan *scan;		/* NULL: no BAT */
 	struct vimg_usage usage;
+	unsigned *writes_left;		/* NULL: any number; at 0 the power goes, also in the middle of a write */
 };
 
 /* Opens, replays a log when writing, scans the BAT. 0 or the error with err. */
 int vdisk_open(int fd, bool writing, struct vdisk *ret, struct csv_err *err) csv_must_check;
+/* The same with a power cut: -EIO from then on. */
+int vdisk_open_until(int fd, bool writing, unsigned *writes_left, struct vdisk *ret, struct csv_err *err) csv_must_check;
 void vdisk_close(struct vdisk *d);
 int vdisk_read(struct vdisk *d, uint64_t off, void *buf, size_t len, struct csv_err *err) csv_must_check;
 int vdisk_write(struct vdisk *d, uint64_t off, const void *buf, size_t len, struct csv_err *err) csv_must_check;
