@@ -205,7 +205,7 @@ static void on_lost(void *arg, int err)
 {
 	struct mig *m = arg;
 
-	m->port->ops->leave(m->port, err == -EEXIST ? "another one runs on this node" : "corosync is gone");
+	m->port->ops->leave(m->port, MIG_LEAVE_ENGINE, err == -EEXIST ? "another one runs on this node" : "corosync is gone");
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------ */

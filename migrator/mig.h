@@ -46,6 +46,7 @@ struct mig_node { uint32_t nodeid; char name[MIG_NAME_MAX]; unsigned n_addrs; ch
 struct mig_config {
 	uint32_t self;
 	uint64_t incarnation;		/* of the *node*: new at boot, or when the others purged it */
+	bool left;			/* in this boot it has left in order: it stays drained */
 	unsigned n_nodes;		/* configured */
 	struct mig_node node[CLUSTER_NODES_MAX];
 	char cluster_name[64];
@@ -65,6 +66,7 @@ struct mig_hbeat_req {
 	void *arg;
 };
 
+enum mig_leave { MIG_LEAVE_ENGINE, MIG_LEAVE_PURGED, MIG_LEAVE_NODE };
 struct mig_port;
 struct mig_port_ops {
 	/* A line to this node's hvhostd (newline included); false: it is not connected. */
@@ -73,8 +75,11 @@ struct mig_port_ops {
 	void (*event_append)(struct mig_port *p, const char *text);
 	/* done() is called once, later. */
 	void (*hbeat_read)(struct mig_port *p, struct mig_hbeat_req *r);
-	/* This daemon ends in order; why NULL: and comes back with a new incarnation of the node. */
-	void (*leave)(struct mig_port *p, const char *why);
+	/*
+	 * This daemon ends.  ENGINE: corosync is gone.  PURGED: it comes back at once, with a new incarnation of the node.  NODE: the node
+	 * leaves in order; whoever starts it again in this boot has a new incarnation and stays drained.
+	 */
+	void (*leave)(struct mig_port *p, enum mig_leave how, const char *why);
 };
 struct mig_port { const struct mig_port_ops *ops; };
 

@@ -242,6 +242,8 @@ void mig_look_coro(void *arg)
 		if (!m->look_now)
 			sched_wait_until(m->env->sched, &m->look_wq, mig_now(m) + LOOK_NS, false);
 		m->look_now = false;
+		if (m->view && mig_settled(m) && !m->leaving)
+			mig_node_view(m);
 		if (!mig_is_leader(m) || !mig_settled(m))
 			continue;
 		mig_proof_view(m);

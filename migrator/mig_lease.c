@@ -145,7 +145,7 @@ static void item_of(const json_t *v, struct leasedb_item *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	snprintf(ret->vm, sizeof(ret->vm), "%.*s", LEASE_NAME_BYTES - 1, mig_text(v, "vm"));
-	ret->epoch = (uint64_t)csv_max(mig_int(v, "mark_epoch"), (json_int_t)0);
+	ret->epoch = (uint64_t)csv_max(mig_int(v, "epoch"), (json_int_t)0);
 	ret->config = (uint32_t)mig_int(v, "config");
 	ret->flags = (uint32_t)mig_int(v, "flags") & (LEASEDB_ITEM_EXEC | LEASEDB_ITEM_SURE | LEASEDB_ITEM_RESUMED);
 }
@@ -196,7 +196,7 @@ static void purge_coro(void *arg)
 	/* Without a lease they are the reaper's (hvhostd); nobody says that they are gone but its own word. */
 	while (m->agent_ready == false || json_object_size(m->vms))
 		mig_wait_change(m, mig_now(m) + NS_PER_SEC);
-	m->port->ops->leave(m->port, NULL);
+	m->port->ops->leave(m->port, MIG_LEAVE_PURGED, "this node begins anew");
 }
 
 /* ---- notes ------------------------------------------------------------------------------------------------------------------------------ */

@@ -300,7 +300,20 @@ static void leave_coro(void *arg)
 		mig_prove_once(m, m->cfg.self, m->cfg.incarnation, LEASEDB_PROOF_RELEASE);
 		mig_wait_change(m, mig_now(m) + 100 * NS_PER_MS);
 	}
-	m->port->ops->leave(m->port, "the node leaves in order");
+	m->port->ops->leave(m->port, MIG_LEAVE_NODE, "the node leaves in order");
+}
+
+/* It is back after it had left in order. */
+void mig_node_view(struct mig *m)
+{
+	json_t *f;
+
+	if (m->cfg.left || !json_is_true(json_object_get(mig_node_flags(m, m->cfg.self), "left")))
+		return;
+	f = flags_of(m, m->cfg.self);
+	json_object_del(f, "left");
+	json_object_del(f, "drained");
+	flags_put(m, m->cfg.self, f);
 }
 
 void mig_node_leave(struct mig *m)

@@ -64,7 +64,7 @@ json_t *mig_plan_predict(struct mig *m, const char *vm, uint32_t to, char *ret_t
 		return NULL;
 	}
 	memory = (double)mig_int(a.data, "memory_bytes");
-	dirty = (double)mig_int(a.data, "rate_bps");
+	dirty = (double)mig_int(a.data, "rate_bps") / 8;
 	mig_answer_done(&a);
 	link = link_of(m, from, to);
 	forecast(memory, dirty, link, m->cfg.downtime_ms, &f);

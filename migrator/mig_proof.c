@@ -49,6 +49,9 @@ enum lease_fence mig_proof_state(const struct mig *m, uint32_t nodeid)
 {
 	const struct proof *p = find(m, nodeid);
 
+	/* What failed is tried again after a while; until then it is the reason. */
+	if (p && p->state > LEASE_FENCE_BUSY && mig_now(m) - p->tried_ns >= AGAIN_NS)
+		return LEASE_FENCE_UNTRIED;
 	return p ? p->state : LEASE_FENCE_UNTRIED;
 }
 

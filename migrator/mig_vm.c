@@ -158,6 +158,24 @@ static json_t *config_new(struct mig *m, const json_t *args, const char *volume,
 	return cfg;
 }
 
+static unsigned priority_of(const json_t *args)
+{
+	return json_object_get(args, "priority") ? (unsigned)csv_min(csv_max(mig_int(args, "priority"), (json_int_t)0), (json_int_t)255) : 100;
+}
+
+static enum rpc_code set_def(struct mig *m, uint32_t host, const json_t *args, char *ret_text, size_t size)
+{
+	struct mig_answer a;
+	int rc = mig_call(m, host, "vm.want", json_pack("{s:s, s:s, s:b, s:i}", "vm", mig_text(args, "name"), "want", "stopped", "ha",
+							!json_is_false(json_object_get(args, "ha")), "priority", (int)priority_of(args)), WANT_MS, &a);
+	enum rpc_code code = rc ? rpc_code_of(rc) : (enum rpc_code)a.code;
+
+	if (code)
+		snprintf(ret_text, size, "%s: its definition cannot be changed: %s", mig_text(args, "name"), rc ? csv_err_describe(rc) : a.message);
+	mig_answer_done(&a);
+	return code;
+}
+
 /* vm.define on the node that was asked: kernel and initrd are its files. */
 static enum rpc_code define(struct mig *m, uint32_t host, const json_t *args, bool dry_run, json_t **ret_cfg, char *ret_text, size_t size)
 {
@@ -169,8 +187,7 @@ static enum rpc_code define(struct mig *m, uint32_t host, const json_t *args, bo
 
 	if (!cfg)
 		return RPC_USAGE;
-	cmd = json_pack("{s:O, s:b, s:b, s:I}", "config", cfg, "dry_run", dry_run, "ha", !json_is_false(json_object_get(args, "ha")), "priority",
-			json_object_get(args, "priority") ? mig_int(args, "priority") : 100);
+	cmd = json_pack("{s:O, s:b}", "config", cfg, "dry_run", dry_run);
 	if (*mig_text(args, "kernel"))
 		json_object_set(cmd, "kernel", json_object_get(args, "kernel"));
 	if (*mig_text(args, "initrd"))
@@ -181,7 +198,7 @@ static enum rpc_code define(struct mig *m, uint32_t host, const json_t *args, bo
 		snprintf(ret_text, size, "%s: %s", mig_text(args, "name"), rc ? csv_err_describe(rc) : a.message);
 	mig_answer_done(&a);
 	*ret_cfg = cfg;
-	return code;
+	return code || dry_run ? code : set_def(m, host, args, ret_text, size);
 }
 
 static void create_job(struct mig_job *j)
@@ -204,7 +221,7 @@ static void create_job(struct mig_job *j)
 	}
 	snprintf(cas.vm, sizeof(cas.vm), "%s", vm);
 	cas.flags = json_is_false(json_object_get(j->args, "ha")) ? 0 : LEASE_HA;
-	cas.priority = (uint8_t)(json_object_get(j->args, "priority") ? csv_min(mig_int(j->args, "priority"), (json_int_t)255) : 100);
+	cas.priority = (uint8_t)priority_of(j->args);
 	mig_job_step(j, 80, "making its lease");
 	/* The leader's look may have found the definition and done it. */
 	while (!mig_lease(m, vm) && mig_now(m) < end) {

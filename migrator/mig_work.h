@@ -109,6 +109,7 @@ json_t *mig_node_drain(const struct mig_ask *a);
 json_t *mig_node_resume(const struct mig_ask *a);
 json_t *mig_node_shutdown(const struct mig_ask *a);
 json_t *mig_node_status(struct mig *m, const json_t *args);
+void mig_node_view(struct mig *m);
 void mig_node_leave(struct mig *m);				/* this node: the leader says that it is empty */
 void mig_node_lost(struct mig *m, uint32_t nodeid);		/* counted; three in an hour: quarantine */
 

@@ -62,13 +62,14 @@ static void port_hbeat_read(struct mig_port *p, struct mig_hbeat_req *r)
 	hbeat_read(container_of(p, struct migratord, port)->loop, r);
 }
 
-static void port_leave(struct mig_port *p, const char *why)
+static void port_leave(struct mig_port *p, enum mig_leave how, const char *why)
 {
 	struct migratord *d = container_of(p, struct migratord, port);
 
-	log_to(&d->log, LOG_L_NOTE, "leaving: %s", why ? why : "this node begins anew");
-	d->again = !why;
-	d->exit_code = why && !strcmp(why, "corosync is gone");
+	log_to(&d->log, LOG_L_NOTE, "leaving: %s", why);
+	d->how = how;
+	d->exit_code = how == MIG_LEAVE_ENGINE;
+	d->new_life = how != MIG_LEAVE_ENGINE;
 	loop_stop(d->loop);
 }
 
@@ -214,7 +215,9 @@ int main(int argc, char **argv)
 	}
 	json_decref(past);
 	stop(d);
-	if (d->again && !migratord_incarnation_new(&d->rnd))
+	if (d->new_life && migratord_incarnation_new(&d->rnd, d->how == MIG_LEAVE_NODE))
+		return 1;
+	if (d->new_life && d->how == MIG_LEAVE_PURGED)
 		execv("/proc/self/exe", argv);
 	return d->exit_code;
 }

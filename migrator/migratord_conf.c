@@ -192,10 +192,15 @@ static int incarnation_write(uint64_t inc)
 	return rc;
 }
 
-int migratord_incarnation_new(struct rnd_port *rnd)
+int migratord_incarnation_new(struct rnd_port *rnd, bool left)
 {
 	uint64_t inc = 0;
+	int fd = left ? open(LEFT_PATH, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
 
+	if (left && fd < 0)
+		return -errno;
+	if (fd >= 0)
+		close(fd);
 	while (!inc)
 		inc = rnd->u64(rnd);
 	return incarnation_write(inc);
@@ -213,7 +218,7 @@ static int incarnation_read(struct rnd_port *rnd, uint64_t *ret, struct csv_err 
 			fclose(f);
 		if (rc == 1 && *ret)
 			return 0;
-		rc = migratord_incarnation_new(rnd);
+		rc = migratord_incarnation_new(rnd, false);
 		if (rc)
 			return csv_err_set(err, rc, "%s: cannot be written: %s", INCARNATION_PATH, strerror(-rc));
 	}
@@ -234,6 +239,7 @@ int migratord_config_read(const struct migratord_options *o, struct rnd_port *rn
 		return csv_err_set(err, -EINVAL, "corosync.conf: two_node: 1 makes both halves of a split quorate, and each would run the other's VMs; "
 				   "remove it, or configure a quorum device (corosync-qdevice) as the third vote");
 	ret->self = f.self;
+	ret->left = !access(LEFT_PATH, F_OK);
 	snprintf(ret->cluster_name, sizeof(ret->cluster_name), "%s", f.cluster_name);
 	ret->parallel = o->parallel;
 	ret->bandwidth_bps = o->bandwidth_bps;

@@ -18,6 +18,7 @@
 
 #define RUN_DIR "/run/csvfs"
 #define INCARNATION_PATH RUN_DIR "/incarnation"
+#define LEFT_PATH RUN_DIR "/left"
 
 struct migratord_options {
 	const char *fence_conf, *agent, *state_dir;
@@ -58,7 +59,8 @@ struct migratord {
 	struct rpc_server *srv;
 	struct csv_err err;
 	int sig_fd, exit_code;
-	bool again;			/* with a new incarnation of the node */
+	enum mig_leave how;
+	bool new_life;			/* the node gets a new incarnation */
 };
 
 /* ---- migratord_conf.c */
@@ -66,7 +68,8 @@ struct migratord {
 int migratord_options_parse(int argc, char **argv, struct migratord_options *ret, struct csv_err *err);
 /* Blocking.  0 or -errno with err. */
 int migratord_config_read(const struct migratord_options *o, struct rnd_port *rnd, struct mig_config *ret, struct csv_err *err);
-int migratord_incarnation_new(struct rnd_port *rnd);
+/* left: the node leaves in order. */
+int migratord_incarnation_new(struct rnd_port *rnd, bool left);
 
 /* ---- migratord_agent.c */
 void agent_line_start(struct agent_line *a, struct loop *l, struct logger *log, const char *path, struct mig *mig);

@@ -14,7 +14,7 @@
 GUEST_DIR=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 GUEST_BUILD=${CSV_BUILD:-$(readlink -f "$GUEST_DIR/../..")}
 GUEST_CACHE=${XDG_CACHE_HOME:-/var/cache}/csvfs-tests
-GUEST_MODULES="virtio_pci virtio_blk virtio_scsi sd_mod virtio_console"
+GUEST_MODULES="virtio_pci virtio_blk virtio_scsi sd_mod virtio_console virtio_net"
 
 guest_err()
 {
@@ -35,17 +35,25 @@ guest_kernel_package()
 # guest_fetch: fill the cache; prints the directory that has vmlinuz and lib/modules
 guest_fetch()
 {
-	local have name tmp ver rc=0
+	local have rc=0
 	mkdir -p "$GUEST_CACHE" || return 1
 	exec {guest_lock}>"$GUEST_CACHE/.lock" && flock "$guest_lock" || return 1
-	have=$(find "$GUEST_CACHE" -maxdepth 2 -path '*/linux-image-6.1.*/vmlinuz' 2>/dev/null | sort -V | tail -n 1)
+	have=$(guest_cached)
 	if [[ -z $have ]]; then
 		guest_fetch_new || rc=1
 	fi
 	exec {guest_lock}>&-
 	((rc == 0)) || return 1
-	have=$(find "$GUEST_CACHE" -maxdepth 2 -path '*/linux-image-6.1.*/vmlinuz' | sort -V | tail -n 1)
-	dirname "$have"
+	guest_cached
+}
+
+# guest_cached: the newest directory of the cache that has all modules, or nothing
+guest_cached()
+{
+	local wanted
+	find "$GUEST_CACHE" -maxdepth 2 -path '*/linux-image-6.1.*/wanted' 2>/dev/null | sort -V | while read -r wanted; do
+		[[ $(cat "$wanted") != "$GUEST_MODULES" ]] || dirname "$wanted"
+	done | tail -n 1
 }
 
 guest_fetch_new()
@@ -61,8 +69,8 @@ guest_fetch_new()
 	}
 	ver=$(ls "$tmp/x/lib/modules")
 	depmod -b "$tmp/x" "$ver" && mv "$tmp/x/boot/vmlinuz-$ver" "$tmp/x/vmlinuz" &&
-		guest_modules_keep "$tmp/x" "$ver" && rm -rf "$tmp/x/boot" "$tmp/x/usr" &&
-		mv "$tmp/x" "$GUEST_CACHE/$name" || { rm -rf "$tmp"; return 1; }
+		guest_modules_keep "$tmp/x" "$ver" && rm -rf "$tmp/x/boot" "$tmp/x/usr" && echo "$GUEST_MODULES" >"$tmp/x/wanted" &&
+		rm -rf "${GUEST_CACHE:?}/$name+" && mv "$tmp/x" "$GUEST_CACHE/$name+" || { rm -rf "$tmp"; return 1; }
 	rm -rf "$tmp"
 }
 

@@ -10,9 +10,14 @@
  * is lost; a number said twice was executed twice. Other lines: "B <text>" while booting, "E
  * <text>" for an error, "F <n>" when the area is full.
  *
+ *  - with csv.tcp, the talker holds one TCP connection and sends "<n> <chain>" over it every csv.tick_ms, where chain is made of
+ * the one before: a receiver outside sees every loss, doubling and break;
+ *  - with csv.wit_off, the witness writes one block (boot id, counter) to csv.rec_dev every 100 ms: two guests that run at once
+ * would write in turns.
+ *
  * Kernel command line (default): csv.port=/dev/ttyS0 csv.tick_ms=10 csv.rec_dev= (none)
  * csv.rec_off=0 (bytes) csv.rec_size=4096 csv.rec_ms=10 csv.rec_max=0 (as many as fit)
- * csv.rec_mode=direct|fsync (direct)
+ * csv.rec_mode=direct|fsync (direct) csv.ip= csv.tcp=HOST:PORT (none; HOST and csv.ip are IPv4, same /24) csv.wit_off= (none)
  *
  * Block: "CSVREC01", le64 number, le64 guest ms, le64 boot id, pattern from the number, last 4
  * bytes crc32 (zlib's) of everything before.
@@ -28,6 +33,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/random.h>
@@ -48,6 +56,9 @@ struct options {
 	uint64_t rec_size;
 	uint64_t rec_ms;
 	uint64_t rec_max;
+	char ip[32];
+	char tcp[64];
+	uint64_t wit_off;
 };
 
 static uint64_t now_ms(void)
@@ -110,6 +121,12 @@ static void options_parse(struct options *o)
 			o->rec_size = strtoull(value, NULL, 0);
 		else if (!strcmp(word, "rec_ms"))
 			o->rec_ms = strtoull(value, NULL, 0);
+		else if (!strcmp(word, "ip"))
+			snprintf(o->ip, sizeof(o->ip), "%s", value);
+		else if (!strcmp(word, "tcp"))
+			snprintf(o->tcp, sizeof(o->tcp), "%s", value);
+		else if (!strcmp(word, "wit_off"))
+			o->wit_off = strtoull(value, NULL, 0);
 		else if (!strcmp(word, "rec_max"))
 			o->rec_max = strtoull(value, NULL, 0);
 	}
@@ -243,6 +260,122 @@ static void recorder(const struct options *o, int port)
 	say(port, "F %llu\n", (unsigned long long)max);
 }
 
+/* ---- witness: block "CSVWIT01", le64 boot id, le64 counter, last 4 bytes of 512 the crc ---- */
+
+static void witness(const struct options *o, int port)
+{
+	struct timespec ts = {.tv_nsec = 100000000};
+	int fd = open(o->rec_dev, O_RDWR | O_CLOEXEC | O_DIRECT | O_DSYNC);
+	uint64_t boot = 0;
+	unsigned char *b = NULL;
+	uint32_t crc;
+
+	for (int i = 0; i < 1000 && fd < 0; i++) {
+		usleep(10000);
+		fd = open(o->rec_dev, O_RDWR | O_CLOEXEC | O_DIRECT | O_DSYNC);
+	}
+	if (fd < 0 || posix_memalign((void **)&b, 4096, 4096)) {
+		say(port, "E witness: %s: %s\n", o->rec_dev, strerror(errno));
+		return;
+	}
+	if (getrandom(&boot, sizeof(boot), GRND_NONBLOCK) != (ssize_t)sizeof(boot))
+		boot = now_ms() | 1ull << 63;
+	memset(b, 0, 4096);
+	for (uint64_t n = 1;; n++) {
+		memcpy(b, "CSVWIT01", 8);
+		put_le64(b + 8, boot);
+		put_le64(b + 16, n);
+		crc = crc32_of(b, 508);
+		for (int i = 0; i < 4; i++)
+			b[508 + i] = (unsigned char)(crc >> (8 * i));
+		if (pwrite(fd, b, 4096, (off_t)o->wit_off) != 4096) {
+			say(port, "E witness %llu: %s\n", (unsigned long long)n, strerror(errno));
+			return;
+		}
+		nanosleep(&ts, NULL);
+	}
+}
+
+/* ---- talker ---- */
+
+static int net_up(const struct options *o)
+{
+	int s = socket(AF_INET, SOCK_DGRAM, 0);
+	struct ifreq r = {.ifr_name = "eth0"};
+	struct sockaddr_in *a = (struct sockaddr_in *)&r.ifr_addr;
+
+	a->sin_family = AF_INET;
+	if (s < 0 || inet_pton(AF_INET, o->ip, &a->sin_addr) != 1)
+		return -1;
+	/* the driver may not have found the card yet: up to 10 s */
+	for (int i = 0; ioctl(s, SIOCSIFADDR, &r); i++) {
+		if (i == 1000)
+			return -1;
+		usleep(10000);
+	}
+	a->sin_addr.s_addr = htonl(0xffffff00);
+	if (ioctl(s, SIOCSIFNETMASK, &r) || ioctl(s, SIOCGIFFLAGS, &r))
+		return -1;
+	r.ifr_flags |= IFF_UP;
+	if (ioctl(s, SIOCSIFFLAGS, &r))
+		return -1;
+	close(s);
+	return 0;
+}
+
+static int tcp_connect(const struct options *o)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET};
+	char host[64], *colon;
+	int fd, one = 1;
+
+	snprintf(host, sizeof(host), "%s", o->tcp);
+	colon = strchr(host, ':');
+	if (!colon)
+		return -1;
+	*colon = '\0';
+	sa.sin_port = htons((uint16_t)atoi(colon + 1));
+	if (inet_pton(AF_INET, host, &sa.sin_addr) != 1)
+		return -1;
+	for (;;) {
+		fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (fd >= 0 && !connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
+			break;
+		close(fd);
+		usleep(100000);
+	}
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return fd;
+}
+
+static void talker(const struct options *o, int port)
+{
+	struct timespec ts = {.tv_sec = (time_t)(o->tick_ms / 1000), .tv_nsec = (long)(o->tick_ms % 1000) * 1000000};
+	uint64_t chain = 14695981039346656037ull;
+	char line[64];
+	int fd, n;
+
+	if (net_up(o)) {
+		say(port, "E net %s: %s\n", o->ip, strerror(errno));
+		return;
+	}
+	fd = tcp_connect(o);
+	if (fd < 0) {
+		say(port, "E tcp %s\n", o->tcp);
+		return;
+	}
+	say(port, "B connected\n");
+	for (uint64_t i = 1;; i++) {
+		chain = (chain ^ i) * 1099511628211ull;
+		n = snprintf(line, sizeof(line), "%llu %016llx\n", (unsigned long long)i, (unsigned long long)chain);
+		if (write(fd, line, (size_t)n) != n) {
+			say(port, "E tcp %llu: %s\n", (unsigned long long)i, strerror(errno));
+			return;
+		}
+		nanosleep(&ts, NULL);
+	}
+}
+
 /* Absolute steps; a step that is already over is not made up for, so that a late guest does not
  * send a burst. */
 static void ticker(const struct options *o, int port)
@@ -295,6 +428,14 @@ int main(void)
 	modules_load(port);
 	if (o.rec_dev[0] && !fork()) {
 		recorder(&o, port);
+		_exit(0);
+	}
+	if (o.rec_dev[0] && o.wit_off && !fork()) {
+		witness(&o, port);
+		_exit(0);
+	}
+	if (o.tcp[0] && !fork()) {
+		talker(&o, port);
 		_exit(0);
 	}
 	ticker(&o, port);

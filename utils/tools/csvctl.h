@@ -125,6 +125,8 @@ enum rpc_code cc_event_list(struct cc *cc);
 enum rpc_code cc_event_watch(struct cc *cc);
 enum rpc_code cc_job_show(struct cc *cc);
 enum rpc_code cc_job_list(struct cc *cc);
+/* Adds to the items of node list what the coordinator says of each, where it runs. */
+void cc_node_add_status(struct cc *cc);
 /* A name or an id of corosync's node list; 0: neither. */
 uint32_t cc_node_by_name(const char *name);
 /*

@@ -208,6 +208,7 @@ enum rpc_code cc_node_list(struct cc *cc)
 		json_object_set_new(n, "volumes", vols);
 		json_array_append(json_object_get(cc->reply, "items"), n);
 	}
+	cc_node_add_status(cc);
 	json_decref(nodes);
 	json_decref(in);
 	if (!s.quorate)

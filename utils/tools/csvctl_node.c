@@ -7,6 +7,24 @@
 #include <string.h>
 
 #include "utils/env/real.h"
+#include "utils/rpc/rpc_client.h"
+
+void cc_node_add_status(struct cc *cc)
+{
+	static const char *const keys[] = { "leader", "agent", "drained", "quarantined", "vms", "accel", "memory_free_bytes", "fencing" };
+	struct csv_err err = CSV_ERR_INIT;
+	json_t *reply = NULL, *n, *s;
+	size_t i, k, j;
+
+	if (rpc_call("csvfs-migrator", "node.status", NULL, cc->timeout_ms, &reply, &err))
+		return;
+	json_array_foreach(json_object_get(cc->reply, "items"), i, n)
+		json_array_foreach(json_object_get(reply, "items"), k, s)
+			for (j = 0; j < ARRAY_SIZE(keys); j++)
+				if (json_equal(json_object_get(n, "nodeid"), json_object_get(s, "nodeid")))
+					json_object_set(n, keys[j], json_object_get(s, keys[j]));
+	json_decref(reply);
+}
 
 static enum rpc_code node_job(struct cc *cc, const char *verb)
 {

@@ -86,7 +86,8 @@ const struct cc_cmd cc_cmds[] = {
 		.noun = "node", .verb = "list", .run = cc_node_list,
 		.help = "list the nodes of the cluster and on which of this node's volumes they are members",
 		.cols = { { "name", "NODE", CC_TEXT }, { "nodeid", "ID", CC_INT }, { "online", "ONLINE", CC_BOOL }, { "self", "SELF", CC_BOOL },
-			  { "volumes", "VOLUMES", CC_LIST } },
+			  { "volumes", "VOLUMES", CC_LIST }, { "agent", "HVHOSTD", CC_BOOL }, { "drained", "DRAINED", CC_BOOL },
+			  { "vms", "VMS", CC_INT }, { "accel", "ACCEL", CC_TEXT } },
 	},
 	{
 		.noun = "node", .verb = "drain", .run = cc_node_drain, .args = "NODE", .args_min = 1, .args_max = 1, .change = true, .job = true,
@@ -209,6 +210,7 @@ const struct cc_cmd cc_cmds[] = {
 			  { "node", "N", "where it is started first, if that node can have it", false },
 			  { "accel", "A", "auto (default: KVM where it works), kvm or tcg", false },
 			  { "priority", "N", "which are started first after a loss: 1 to 255, more is first (default 100)", false },
+			  { "port", "SOCKET", "connect its second serial port to this socket of the host it runs on", false },
 			  { "no-ha", NULL, "leave it alone when its node is lost", false } },
 		.cols = VM_COLS,
 	},

@@ -92,6 +92,7 @@ enum rpc_code cc_vm_create(struct cc *cc)
 	set_text(cc, "node", args);
 	set_text(cc, "bridge", args);
 	set_text(cc, "accel", args);
+	set_text(cc, "port", args);
 	json_object_set_new(args, "ha", json_boolean(!cc_opt(cc, "no-ha")));
 	return cc_run_job(cc, "vm.create", args);
 }

@@ -1,0 +1,305 @@
+"""A lab whose nodes have hvhostd and migratord: VMs by csvctl, seen from outside.
+
+    hosts = Hosts(vmlib.Lab("name")).up()
+    hosts.ctl("n1", "vm", "create", "web1", ...)            # csvctl's JSON; CtlError with its exit code
+    watch = hosts.tcp_watch(7001)                           # the other end of the guests' connections, outside every node
+    hosts.down()
+
+The guests have a network of their own: a bridge br0 in every node, joined outside the nodes, where HOST_IP listens. A cut or a power
+cut of a node's cluster network is none of it.
+"""
+import json
+import os
+import subprocess
+import sys
+import time
+
+import vmlib
+from vmlib import VmError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+NET = "10.99.0"
+HOST_IP = f"{NET}.1"
+MIB = 1 << 20
+# on the disk of a guest: records from here, the witness before them
+RECORDS_OFF = 1 * MIB
+WITNESS_OFF = 64 << 10
+
+
+class CtlError(VmError):
+    def __init__(self, code, text):
+        super().__init__(text)
+        self.code = code
+
+
+def now_ms():
+    return time.monotonic_ns() / 1e6
+
+
+def wait_for(what, timeout_s, check, every_s=0.05):
+    """The first true value of check(); a VmError naming `what` when the time is over."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise VmError(f"{what}: not within {timeout_s} s")
+        time.sleep(every_s)
+
+
+class Hosts:
+    def __init__(self, lab, nodes=("n1", "n2", "n3")):
+        self.lab, self.nodes = lab, list(nodes)
+
+    # ---- nodes
+
+    def up(self, *args):
+        self.lab.up("--nodes", str(len(self.nodes)), *args)
+        self._switch_ns("sh", "-ec", f"ip link add brg type bridge stp_state 0 forward_delay 0 mcast_snooping 0; "
+                        f"ip addr add {HOST_IP}/24 dev brg; ip link set brg up")
+        for n in self.nodes:
+            self.node_net(n)
+        for n in self.nodes:
+            self.start(n)
+        wait_for("all nodes have said what they run", 30, self.settled)
+        return self
+
+    def _switch_ns(self, *argv):
+        pid = open(os.path.join(self.lab.state_dir, "switch"), encoding="ascii").read().strip()
+        return vmlib.run("nsenter", "-t", pid, "-n", "--", *argv)
+
+    def holder(self, node):
+        return open(os.path.join(self.lab.state_dir, "nodes", node, "holder"), encoding="ascii").read().strip()
+
+    def node_net(self, node):
+        """The node's part of the guests' network; again after every start of the node."""
+        port = f"g{node}"
+        self._switch_ns("sh", "-c", f"ip link del {port} 2>/dev/null; ip link add {port} type veth peer name guests netns {self.holder(node)} && "
+                        f"ip link set {port} master brg up")
+        self.run(node, "sh", "-ec", "ip link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0; "
+                 "ip link set guests master br0 up; ip link set br0 up")
+
+    def start(self, node, *daemons):
+        for d in daemons or ("hvhostd", "migratord"):
+            log = os.path.join(self.lab.state_dir, "nodes", node, "log", f"{d}.log")
+            more = ["--state", "/var/lib/corosync/csvfs"] if d == "migratord" else ["--volume", "/srv/csv"]
+            self.run(node, "sh", "-c", f'exec setsid --fork {d} {" ".join(more)} </dev/null >>{log} 2>&1')
+
+    def pid_of(self, node, daemon):
+        """Of a daemon of that node."""
+        cgroup = f"/csvfs-lab/{self.lab.name}/{node}"
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                    if f.read().strip() != daemon:
+                        continue
+                with open(f"/proc/{pid}/cgroup", encoding="ascii") as f:
+                    if cgroup in f.read():
+                        return int(pid)
+            except OSError:
+                continue
+        return None
+
+    def kill9(self, node, daemon):
+        pid = self.pid_of(node, daemon)
+        if pid:
+            os.kill(pid, 9)
+        return pid
+
+    def power_cut(self, node):
+        self.lab("kill", node)
+
+    def power_on(self, node):
+        self.lab("start", node)
+        self.node_net(node)
+        self.start(node)
+
+    def down(self):
+        self.lab.down()
+
+    # ---- csvctl
+
+    def run(self, node, *argv, timeout=120):
+        return vmlib.run(*self.lab.exec_argv(node, *argv), timeout=timeout)
+
+    def ctl(self, node, *argv, timeout=90):
+        p = subprocess.run(self.lab.exec_argv(node, "csvctl", *argv, "-o", "json", "--timeout", str(timeout - 10)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           timeout=timeout)
+        try:
+            reply = json.loads(p.stdout)
+        except ValueError:
+            reply = {}
+        if p.returncode:
+            text = reply.get("error", {}).get("message") or p.stderr.strip() or p.stdout.strip()
+            raise CtlError(p.returncode, f"{node}: csvctl {' '.join(argv)}: exit {p.returncode}: {text}")
+        return reply
+
+    def settled(self):
+        try:
+            reply = self.ctl(self.nodes[0], "ha", "status")
+        except (CtlError, subprocess.TimeoutExpired):
+            return False
+        return reply.get("settled") and not reply.get("suspects")
+
+    def agents_ready(self):
+        try:
+            return all(n.get("agent") for n in self.ctl(self.nodes[-1], "node", "list")["items"] if n["online"]) and self.settled()
+        except CtlError:
+            return False
+
+    def panicked(self, name):
+        """See vmlib.Guest.panicked()."""
+        for node in self.nodes:
+            for path in self.console_logs(node):
+                try:
+                    with open(path, encoding="ascii", errors="replace") as f:
+                        if "Kernel panic" in f.read():
+                            return True
+                except OSError:
+                    pass
+        return False
+
+    def console_logs(self, node):
+        try:
+            return self.run(node, "sh", "-c", "find /run/csvfs /var/log/csvfs -name '*console*' -type f 2>/dev/null || true").split()
+        except VmError:
+            return []
+
+    def last_words(self):
+        """What somebody needs who asks why."""
+        for node in self.nodes:
+            for argv in (("csvctl", "vm", "list"), ("csvctl", "ha", "status"), ("csvctl", "event", "list", "--last", "25"), ("csvctl", "job", "list")):
+                try:
+                    print(f"--- {node}: {' '.join(argv)}\n{self.run(node, *argv, timeout=20)}", file=sys.stderr)
+                except (VmError, subprocess.TimeoutExpired) as e:
+                    print(f"--- {node}: {e}", file=sys.stderr)
+            for daemon in ("hvhostd", "migratord"):
+                try:
+                    with open(os.path.join(self.lab.state_dir, "nodes", node, "log", f"{daemon}.log"), encoding="utf-8", errors="replace") as f:
+                        print(f"--- {node}: {daemon}: {f.read()[-2500:]}", file=sys.stderr)
+                except OSError:
+                    pass
+
+    def vms(self, node):
+        return {v["name"]: v for v in self.ctl(node, "vm", "list")["items"]}
+
+    def events(self, node, last=1000):
+        return self.ctl(node, "event", "list", "--last", str(last))["items"]
+
+    # ---- guests
+
+    def guest_files(self):
+        """Kernel and initramfs on this machine, which all nodes see."""
+        guest_sh = os.path.join(HERE, "guest.sh")
+        initrd = os.path.join(self.lab.state_dir, "sock", "initrd")
+        if not os.path.exists(initrd):
+            vmlib.run(guest_sh, "initrd", initrd)
+        return vmlib.run(guest_sh, "kernel"), initrd
+
+    def create(self, node, name, number, size="64M", memory="160M", image=None, kind=("--format", "vhd", "--type", "fixed"), append="", more=()):
+        """A VM with a disk of its own: guest `number` talks to HOST_IP:7000+number, and ticks on its second serial port."""
+        kernel, initrd = self.guest_files()
+        image = image or f"/srv/csv/{name}.{'vhdx' if 'vhdx' in kind else 'vhd'}"
+        self.ctl(node, "vhd", "create", image, "--size", size, *kind)
+        guest = Guest(self, name, number, image)
+        line = (f"console=ttyS0 quiet panic=-1 csv.port=/dev/ttyS1 csv.rec_dev=/dev/sda csv.rec_off={RECORDS_OFF} csv.wit_off={WITNESS_OFF} "
+                f"csv.ip={NET}.{10 + number} csv.tcp={HOST_IP}:{7000 + number} {append}").strip()
+        self.ctl(node, "vm", "create", name, "--disk", image, "--memory", memory, "--kernel", kernel, "--initrd", initrd, "--append", line,
+                 "--bridge", "br0", "--accel", "tcg", "--port", guest.ticks.path, *more)
+        return guest
+
+
+class TcpWatch:
+    """The far end of a guest's connections (tcpwatch.py), in the guests' network outside every node."""
+
+    def __init__(self, hosts, port):
+        pid = open(os.path.join(hosts.lab.state_dir, "switch"), encoding="ascii").read().strip()
+        self.process = subprocess.Popen(["nsenter", "-t", pid, "-n", "--", sys.executable, os.path.join(HERE, "tcpwatch.py"), HOST_IP, str(port)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+
+    def report(self):
+        self.process.stdin.write("report\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait(10)
+
+
+class Guest:
+    """What is seen of a VM from outside: its ticks, its connection, its records and its witness."""
+
+    def __init__(self, hosts, name, number, image):
+        self.hosts, self.name, self.image = hosts, name, image
+        sock = os.path.join(hosts.lab.state_dir, "sock")
+        self.ticks = vmlib.TickReceiver(os.path.join(sock, f"{name}.tick"), os.path.join(sock, f"{name}.log"))
+        self.tcp = TcpWatch(hosts, 7000 + number)
+        self.marks = 0
+
+    @property
+    def raw(self):
+        head, tail = self.image[:len("/srv/csv/")], self.image[len("/srv/csv/"):]
+        return f"{head}.raw/{tail}"
+
+    def wait_up(self, timeout_s=120):
+        self.ticks.need(f"{self.name}: no tick", "ticks", 20, timeout_s * 1000)
+        self.ticks.need(f"{self.name}: no record", "record", 5, timeout_s * 1000)
+        wait_for(f"{self.name}: its connection", timeout_s, lambda: self.tcp.report()["messages"] > 5)
+        return self
+
+    def mark(self):
+        self.marks += 1
+        self.ticks.need("mark", "mark", f"m{self.marks}")
+        return f"m{self.marks}"
+
+    def silence(self, action, after_ticks=20, timeout_s=60):
+        a = self.mark()
+        result = action()
+        self.ticks.need(f"{self.name}: no {after_ticks} further ticks", "ticks", after_ticks, timeout_s * 1000)
+        return result, self.ticks.need("gap", "gap", a, self.mark())
+
+    def report(self):
+        return self.ticks.ask("report")
+
+    def read(self, node, offset, length):
+        """Of the disk, as that node reads it, past its caches."""
+        first, last = offset // 4096, (offset + length + 4095) // 4096
+        p = subprocess.run(self.hosts.lab.exec_argv(node, "dd", f"if={self.raw}", "bs=4096", f"skip={first}", f"count={last - first}",
+                                                    "iflag=direct,fullblock", "status=none"), stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, timeout=60)
+        if p.returncode:
+            raise VmError(f"{self.raw} on {node} cannot be read: {p.stderr.decode().strip()}")
+        return p.stdout[offset - first * 4096:][:length]
+
+    def said(self):
+        self.ticks.ask("report")
+        said = {}
+        with open(self.ticks.log, encoding="ascii", errors="replace") as f:
+            for line in f:
+                words = line.split()
+                if len(words) == 4 and words[2] == "R" and words[3].isdigit():
+                    said[int(words[3])] = said.get(int(words[3]), 0) + 1
+        return said
+
+    def check_records(self, node):
+        """As vmlib's: what was said to be durable against the disk."""
+        said = self.said()
+        top = max(said, default=0)
+        data = self.read(node, RECORDS_OFF, (top + 1) * 4096)
+        lost, foreign, boots = [], [], set()
+        for number in range(1, top + 1):
+            verdict, boot = vmlib.record_verdict(data[(number - 1) * 4096:number * 4096], number)
+            if verdict != "ok":
+                (lost if number in said else foreign).append((number, verdict))
+            else:
+                boots.add(boot)
+        return {"said": len(said), "highest": top, "unsaid": top - len(said), "lost": lost, "foreign": foreign,
+                "doubled": sorted(n for n, times in said.items() if times > 1), "boots": len(boots)}
+
+    def end(self):
+        self.ticks.end()
+        self.tcp.end()
