@@ -36,7 +36,7 @@ static bool is_over(const json_t *v)
 
 /* ---- news of the agents ---------------------------------------------------------------------------------------------------------------------- */
 
-static void copy_news(struct mig *m, json_t *v, const json_t *d)
+static void copy_news(json_t *v, const json_t *d)
 {
 	static const char *const keys[] = { "step", "percent", "remaining_bytes", "total_ms", "pause_ms", "steps", "stop_boot_ns", "resume_boot_ns" };
 	json_t *x;
@@ -47,11 +47,13 @@ static void copy_news(struct mig *m, json_t *v, const json_t *d)
 			continue;
 		if (json_is_number(x) && !strncmp(keys[i] + strlen(keys[i]) - 3, "_ms", 3) && json_number_value(x) <= 0)
 			continue;
-		json_object_set(v, keys[i], x);
+		if (json_is_real(x))
+			json_object_set_new(v, keys[i], json_integer((json_int_t)(json_real_value(x) + 0.5)));
+		else
+			json_object_set(v, keys[i], x);
 	}
 	if (*mig_text(d, "reason"))
 		json_object_set(v, "reason", json_object_get(d, "reason"));
-	(void)m;
 }
 
 void mig_move_news(struct mig *m, const json_t *d)
@@ -66,7 +68,7 @@ void mig_move_news(struct mig *m, const json_t *d)
 	if (!txid || !old)
 		return;
 	v = json_deep_copy(old);
-	copy_news(m, v, d);
+	copy_news(v, d);
 	/* "completed" is the agents' word for their part; the lease has the last one. */
 	if (*mig_text(d, "status") && strcmp(mig_text(d, "status"), "active"))
 		json_object_set(v, "said", json_object_get(d, "status"));
@@ -92,7 +94,7 @@ static void finish(struct mig *m, uint64_t txid, const char *state, const char *
 		json_object_set_new(v, "percent", json_integer(100));
 		json_object_set_new(v, "step", json_integer(7));
 	}
-	if (!mig_int(v, "total_ms") && !json_is_real(json_object_get(v, "total_ms")))
+	if (!mig_int(v, "total_ms"))
 		json_object_set_new(v, "total_ms", json_integer((json_int_t)(clock_real_ns(m->env->clock) / NS_PER_MS) - mig_int(v, "began_real_ms")));
 	mig_item_put_take(m, key, v);
 }
@@ -221,7 +223,7 @@ static void await_figures(struct mig *m, const char *key)
 {
 	uint64_t end = mig_now(m) + FIGURES_NS;
 
-	while (!json_is_number(json_object_get(mig_item_get(m, key), "pause_ms")) && mig_now(m) < end)
+	while (!json_is_integer(json_object_get(mig_item_get(m, key), "pause_ms")) && mig_now(m) < end)
 		mig_wait_change(m, end);
 }
 
