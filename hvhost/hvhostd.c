@@ -210,9 +210,9 @@ static void log_write(struct logger *l, enum log_level level, const char *text)
 }
 
 static const char help[] =
-	"usage: hvhostd --volume DIR [options]\n"
+	"usage: hvhostd [options]\n"
 	"This node's host agent: starts, migrates and watches QEMUs, as migratord says. Stays in the foreground.\n"
-	"  --volume DIR        where the volume is mounted; VMs are in DIR/vms\n"
+	"  --volume DIR        where the volume is mounted; VMs are in DIR/vms (/srv/csv)\n"
 	"  --run-dir DIR       sockets and marks, on a tmpfs (/run/csvfs)\n"
 	"  --log-dir DIR       what QEMUs and consoles say (/var/log/csvfs)\n"
 	"  --socket PATH       migratord's socket (RUN-DIR/hvhostd.sock)\n"
@@ -242,7 +242,7 @@ static int parse(struct hvd *d, int argc, char **argv)
 	};
 	int c;
 
-	d->opt = (struct hvd_options){ .run_dir = "/run/csvfs", .log_dir = "/var/log/csvfs", .qemu = "qemu-system-x86_64" };
+	d->opt = (struct hvd_options){ .volume = "/srv/csv", .run_dir = "/run/csvfs", .log_dir = "/var/log/csvfs", .qemu = "qemu-system-x86_64" };
 	while ((c = getopt_long(argc, argv, "dhV", o, NULL)) >= 0) {
 		switch (c) {
 		case 'v': d->opt.volume = optarg; break;
@@ -277,8 +277,8 @@ static int parse(struct hvd *d, int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage("'%s' is too much", argv[optind]);
-	if (!d->opt.volume || *d->opt.volume != '/' || *d->opt.run_dir != '/' || *d->opt.log_dir != '/')
-		return usage("--volume%s: absolute paths are wanted", d->opt.volume ? ", --run-dir, --log-dir" : " is missing");
+	if (*d->opt.volume != '/' || *d->opt.run_dir != '/' || *d->opt.log_dir != '/')
+		return usage("%s: absolute paths are wanted", "--volume, --run-dir, --log-dir");
 	return 0;
 }
 

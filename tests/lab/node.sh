@@ -163,9 +163,10 @@ daemons_start()
 {
 	local d
 	[[ $VMS == yes ]] || return 0
-	for d in hvhostd migratord; do
-		node_daemon "$1" "$(node_dir "$1")/log/$d.log" "$d" || {
-			lab_err "node $1: $d does not start: see $(node_dir "$1")/log/$d.log"
+	for d in "hvhostd --log-dir $(node_dir "$1")/log" migratord; do
+		# shellcheck disable=SC2086
+		node_daemon "$1" "$(node_dir "$1")/log/${d%% *}.log" $d || {
+			lab_err "node $1: ${d%% *} does not start: see $(node_dir "$1")/log/${d%% *}.log"
 			return 1
 		}
 	done
