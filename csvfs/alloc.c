@@ -57,12 +57,31 @@ uint32_t alloc_group_of(const struct csvfs *fs, uint64_t blk)
 #define BAD(fmt, ...) \
 	(fs_log(fs, LOG_L_ERR, "group %u: " fmt "; run fsck.csvfs", g->group, ##__VA_ARGS__), -CSV_E_CORRUPT)
 
+/* Of the first n blocks of a bitmap: two bits a block, 32 blocks a word (a block's bits are neighbours in a byte, so the byte order is all one). */
+static void count_states(const uint8_t *bits, uint32_t n, uint32_t *inout_free, uint32_t *inout_inodes)
+{
+	const uint64_t even = 0x5555555555555555ull;
+	uint32_t e = 0;
+
+	for (; e + 32 <= n; e += 32) {
+		uint64_t v;
+
+		memcpy(&v, bits + e / 4, sizeof(v));
+		*inout_free += 32 - (uint32_t)__builtin_popcountll((v | v >> 1) & even);
+		*inout_inodes += (uint32_t)__builtin_popcountll(v & v >> 1 & even);
+	}
+	for (; e < n; e++) {
+		*inout_free += csv_bits_get(bits, e) == CSV_BLK_FREE;
+		*inout_inodes += csv_bits_get(bits, e) == CSV_BLK_INODE;
+	}
+}
+
 /* Numbers of the header against their bounds and the bitmaps, once per lock. */
 static int group_load(struct csvfs *fs, struct alloc_group *g)
 {
 	const struct csv_group *d = buf_data(g->hdr);
 	struct group_mem *m = g->mem;
-	uint32_t most = m->blocks - CSV_GROUP_FIRST_FREE, n[4] = { 0 };
+	uint32_t most = m->blocks - CSV_GROUP_FIRST_FREE, free_blk = 0, inodes = 0;
 
 	if (le32_get(d->group) != g->group)
 		return BAD("field group = %u: must be %u", le32_get(d->group), g->group);
@@ -72,24 +91,22 @@ static int group_load(struct csvfs *fs, struct alloc_group *g)
 		return BAD("field %s is not 0: a later version wrote it", le32_get(d->flags) ? "flags" : "refcount_root");
 	if (le32_get(d->largest_run) > most)
 		return BAD("field largest_run = %u: must be at most %u", le32_get(d->largest_run), most);
-	for (uint32_t b = 0, e = 0; b < CSV_GROUP_BITMAPS; b++) {
-		const uint8_t *bits = ((struct csv_bitmap *)buf_data(g->bitmap[b]))->bits;
+	for (uint32_t b = 0, left = m->blocks; b < CSV_GROUP_BITMAPS; b++) {
+		uint32_t here = csv_min(left, CSV_BITMAP_BYTES * 4u);
 
-		for (uint32_t i = 0; i < CSV_BITMAP_BYTES && e < m->blocks; i++) {
-			for (uint32_t k = 0; k < 4 && e < m->blocks; k++, e++)
-				n[bits[i] >> (2 * k) & 3]++;
-		}
+		count_states(((struct csv_bitmap *)buf_data(g->bitmap[b]))->bits, here, &free_blk, &inodes);
+		left -= here;
 	}
 	for (uint32_t e = 0; e < CSV_GROUP_FIRST_FREE; e++)
 		if (csv_bits_get(((struct csv_bitmap *)buf_data(g->bitmap[0]))->bits, e) != CSV_BLK_META)
 			return BAD("bitmap 0 calls block %u of the group %s: must be metadata", e,
 				   csv_blk_state_name(csv_bits_get(((struct csv_bitmap *)buf_data(g->bitmap[0]))->bits, e)));
-	if (le32_get(d->free_blk) != n[CSV_BLK_FREE])
-		return BAD("field free_blk = %u: the bitmaps have %u free blocks", le32_get(d->free_blk), n[CSV_BLK_FREE]);
-	if (le32_get(d->inodes) != n[CSV_BLK_INODE])
-		return BAD("field inodes = %u: the bitmaps have %u", le32_get(d->inodes), n[CSV_BLK_INODE]);
-	m->free_blk = n[CSV_BLK_FREE];
-	m->inodes = n[CSV_BLK_INODE];
+	if (le32_get(d->free_blk) != free_blk)
+		return BAD("field free_blk = %u: the bitmaps have %u free blocks", le32_get(d->free_blk), free_blk);
+	if (le32_get(d->inodes) != inodes)
+		return BAD("field inodes = %u: the bitmaps have %u", le32_get(d->inodes), inodes);
+	m->free_blk = free_blk;
+	m->inodes = inodes;
 	m->largest_run = le32_get(d->largest_run);
 	m->loaded = true;
 	return 0;

@@ -35,13 +35,22 @@ void cs_tag_fill(uint64_t ino, uint32_t gen, uint64_t off, uint8_t *buf, size_t 
 
 bool cs_tag_check(uint64_t ino, uint32_t gen, uint64_t off, const uint8_t *buf, size_t len, size_t *ret_bad)
 {
+	static const uint8_t zero[8];
 	uint64_t tag = tag_of(ino, gen);
+	uint8_t want[8];
 
-	for (size_t i = 0; i < len; i++)
-		if (buf[i] && buf[i] != (uint8_t)(tag >> (off + i) % 8 * 8)) {
+	for (size_t k = 0; k < 8; k++)
+		want[k] = (uint8_t)(tag >> (off + k) % 8 * 8);
+	for (size_t i = 0; i < len; i++) {
+		if (i % 8 == 0 && i + 8 <= len && (!memcmp(buf + i, want, 8) || !memcmp(buf + i, zero, 8))) {
+			i += 7;
+			continue;
+		}
+		if (buf[i] && buf[i] != want[i % 8]) {
 			*ret_bad = i;
 			return false;
 		}
+	}
 	return true;
 }
 
