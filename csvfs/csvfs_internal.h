@@ -42,6 +42,8 @@
 #define CSV_MUT_REUSE_BEFORE_COMMIT	0x20u	/* alloc: freed blocks are not busy */
 #define CSV_MUT_IGNORE_RING		0x40u	/* cluster: a view needs no matching ring ids */
 #define CSV_MUT_FSYNC_NO_COMMIT		0x80u	/* fsync answers without a commit */
+#define CSV_MUT_ENTRY_NO_FLUSH		0x200u	/* images: a place is used again without a FLUSH of its zeros */
+#define CSV_MUT_ROOM_NOT_ZEROED		0x400u	/* images: room at the end of the file is not zeroed */
 #define CSV_MUT_FSYNC_NO_FLUSH		0x100u	/* fsync answers without a FLUSH of its own */
 
 struct buf_cache;	/* buf.c */

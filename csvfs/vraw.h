@@ -20,8 +20,8 @@
  *      forget it before the lock leaves.
  *  VR2 A map of the data plane rests on vmap (vmap hook), on the inode's lock (inode_dp_revoke) and on the view being open here; it is
  *      built while all are held and goes with the first that goes, gate closed and drained.
- *  VR3 Order of writes when a block is added (R36): the file's new size is committed -> bitmap and data, the rest zeros -> FLUSH -> one
- *      sector of the BAT.  So after a crash the BAT names only blocks whose content is complete, and what it does not name is free.
+ *  VR3 Order of writes when a block is added (R36): zeros and the file's new size, FLUSH -> bitmap and data -> one sector of the BAT.  So
+ *      after a crash the BAT names only blocks that hold what was written to them or zeros, and what it does not name is free.
  *  VR4 Blocks of the file behind its end belong to whoever holds vneg EX: they are zeroed and given back under it only.
  *  VR5 vneg's value block says where the zeroed room at the end begins, or nothing; it is kept true while EX is held.
  */

@@ -9,8 +9,12 @@
  *	place	1. inside the file, where nothing refers to (it may hold anything: it is zeroed)
  *		2. zeroed room at the end of the file, which vraw_grow() makes for several blocks at once
  *	bitmap, data of all writes		the rest of the block is zeros already
- *	FLUSH					one for the round: content and size before any entry (VR3)
+ *	FLUSH					for places of kind 1, whose zeros are not on the disk yet; see below (VR3)
  *	a write for each sector of the BAT	answered; durable with the guest's next flush
+ *
+ * Without a FLUSH an entry may be on the disk before the writes of its round are, which nobody was promised to find after a crash: then
+ * the block reads as zeros there, as it did before.  That is so because the zeros of the room at the end are on the disk before anything
+ * is placed in it (vraw_grow.c); it is not so for a place that was used before.
  *
  * The room at the end travels with vneg in its value block (VR5).  Places inside the file are known from a look at the whole BAT, by who
  * finds no valid value block: the first one after nobody had the image in use, and the next one after a node died with vneg EX.  While
@@ -45,6 +49,7 @@ struct round {
 	struct fresh f[ROUND_MAX];
 	uint32_t n_fresh;
 	bool wrote[ROUND_MAX];		/* into a fresh block: answered when its entry is written */
+	bool reused;			/* there are places among them that held something else on the disk */
 };
 
 /* ---- space ------------------------------------------------------------------------------------------------------------------------ */
@@ -212,8 +217,10 @@ static int make_fresh(struct vraw *v, struct round *r, uint64_t block, const str
 			return err;
 		vimg_record_make(&v->img, off, &f->e);
 	}
-	if (dirty)
+	if (dirty) {
+		r->reused = true;
 		err = vraw_file_write(v, f->e.data_off, NULL, v->img.block_size);
+	}
 	if (!err)
 		err = write_bitmap(v, &f->e);
 	if (err)
@@ -246,7 +253,7 @@ static int write_one(struct vraw *v, struct round *r, uint32_t i)
 static int write_entries(struct vraw *v, struct round *r)
 {
 	bool done[ROUND_MAX] = { false };
-	int err = vraw_flush(v);
+	int err = r->reused && !(v->fs->mutate & CSV_MUT_ENTRY_NO_FLUSH) ? vraw_flush(v) : 0;
 
 	for (uint32_t i = 0; !err && i < r->n_fresh; i++) {
 		uint64_t block[ROUND_MAX], sector = vimg_sector_of(vimg_entry_off(&v->img, r->f[i].block));

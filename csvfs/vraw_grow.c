@@ -35,9 +35,14 @@ struct grow {
 	uint32_t n_runs;
 };
 
-static uint32_t step_records(const struct vimg *img, uint64_t bytes, uint32_t max)
+/* Not more than the disk can still use, as far as the file's size says. */
+static uint32_t step_records(const struct vimg *img, uint64_t file_size, uint64_t bytes, uint32_t max)
 {
-	return (uint32_t)csv_min(csv_max(bytes / img->stride, 1ull), (uint64_t)max);
+	const struct vimg_area *last = &img->area[img->n_areas - 1];
+	uint64_t there = file_size > last->off + last->len ? (file_size - last->off - last->len) / img->stride : 0;
+	uint64_t left = there < img->blocks ? img->blocks - there : 1;
+
+	return (uint32_t)csv_min(csv_min(csv_max(bytes / img->stride, 1ull), left), (uint64_t)max);
 }
 
 /* inode EX is held: where [first, end) lies; fewer blocks when it is in too many pieces.  All of it is taken. */
@@ -65,7 +70,7 @@ static int find_runs(struct iref *r, struct grow *g)
 /* Blocks for as many records as there is room for, at most `n`. */
 static int reserve(struct vraw *v, struct iref *r, uint32_t n, struct grow *g, struct vimg_place *ret, uint32_t *ret_n, struct csv_err *err)
 {
-	uint32_t many = step_records(&v->img, RESERVE_BYTES, RESERVE_BLOCKS);
+	uint32_t many = step_records(&v->img, r->ip->size, RESERVE_BYTES, RESERVE_BLOCKS);
 	struct vimg_place p;
 	uint64_t got = 0;
 	int rc;
@@ -112,7 +117,7 @@ static int take(struct vraw *v, struct grow *g, struct vimg_place *ret, uint32_t
 	if (!rc)
 		rc = fdata_zero_tail(&r);
 	if (!rc)
-		rc = reserve(v, &r, step_records(&v->img, ZERO_STEP_BYTES, RESERVE_BLOCKS), g, ret, ret_n, err);
+		rc = reserve(v, &r, step_records(&v->img, r.ip->size, ZERO_STEP_BYTES, RESERVE_BLOCKS), g, ret, ret_n, err);
 	inode_gate_open(r.ip);
 	inode_put(&r);
 	return rc;
@@ -138,7 +143,8 @@ static int zero(struct vraw *v, const struct grow *g, const struct vimg_write *t
 				csv_assert(tail->off + tail->len <= file_off + n);
 				memcpy(buf + (tail->off - file_off), tail->data, tail->len);
 			}
-			err = blk_write(dev, g->run[i].dev_off + at, buf, n);
+			if (last || !(v->fs->mutate & CSV_MUT_ROOM_NOT_ZEROED))
+				err = blk_write(dev, g->run[i].dev_off + at, buf, n);
 			if (last)
 				memset(buf + (tail->off - file_off), 0, tail->len);
 			at += n;
