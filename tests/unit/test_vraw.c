@@ -16,6 +16,12 @@ const char *__asan_default_options(void)
 	return "detect_leaks=0";
 }
 
+static bool never(void *arg)
+{
+	(void)arg;
+	return false;
+}
+
 static enum vimg_format format_of(int i) { return i ? VIMG_VHD : VIMG_VHDX; }
 
 static struct vimg_usage usage;
@@ -84,6 +90,7 @@ static uint32_t writes_left;
 static struct csv_prng race_prng;
 
 struct racer { unsigned node, k; struct csv_prng p; };
+static struct { uint64_t sector; uint8_t data[VW_SECTOR]; bool is; } on_its_way[4][RACE_WRITERS];	/* by node: sent, not answered */
 
 /* Sectors of 512 are dealt out to the writers in turn, so each knows what it wrote last, while all meet in the same blocks. */
 static void race_main(void *arg)
@@ -99,9 +106,13 @@ static void race_main(void *arg)
 
 		writes_left--;
 		fill(buf, sizeof(buf), s, (uint32_t)writes_left);
+		on_its_way[x->node][x->k].sector = s;
+		memcpy(on_its_way[x->node][x->k].data, buf, sizeof(buf));
+		on_its_way[x->node][x->k].is = true;
 		n = csvfs_disk_write(fs, vw.file.ino, 0, s * VW_SECTOR, buf, sizeof(buf));
 		ck_assert_msg(n == VW_SECTOR, "node %u: write: %zd\n%s", x->node, n, cw.all_log);
 		memcpy(vw.model + s * VW_SECTOR, buf, sizeof(buf));
+		on_its_way[x->node][x->k].is = false;
 		if (csv_prng_chance(&x->p, 1, 4)) {
 			s = csv_prng_below(&x->p, sectors / all) * all + me;
 			n = csvfs_disk_read(fs, vw.file.ino, 0, s * VW_SECTOR, got, sizeof(got));
@@ -123,9 +134,10 @@ static bool race_over(void *arg)
 	return running == 0;
 }
 
-static void race(uint32_t writes)
+static void race_start(uint32_t writes)
 {
 	writes_left = writes;
+	memset(on_its_way, 0, sizeof(on_its_way));
 	for (unsigned id = 1; id <= 3; id++) {
 		for (unsigned k = 0; k < RACE_WRITERS; k++) {
 			struct racer *x = calloc(1, sizeof(*x));
@@ -136,6 +148,11 @@ static void race(uint32_t writes)
 			ck_assert_int_eq(sched_spawn(cw_n(id)->env.sched, "racer", race_main, x), 0);
 		}
 	}
+}
+
+static void race(uint32_t writes)
+{
+	race_start(writes);
 	ck_assert_msg(cw_run(600000, race_over, NULL), "not done after 10 minutes:\n%s", cw.all_log);
 }
 
@@ -147,6 +164,72 @@ START_TEST(three_nodes_that_add_blocks_at_once_lose_nothing_and_give_no_place_tw
 	for (unsigned id = 1; id <= 3; id++)
 		vw_check(id, 0, RACE_MIB * MIB);
 	look_at_bat(1, RACE_MIB);
+	vw_end(3);
+}
+END_TEST
+
+static uint32_t cut_at;
+
+static bool is_cut_time(void *arg)
+{
+	(void)arg;
+	return writes_left <= cut_at;
+}
+
+static uint8_t sector_now[VW_SECTOR];
+
+static void read_sector_co(struct csvfs *fs)
+{
+	IS(csvfs_disk_read(fs, vw.file.ino, 0, vw.off, sector_now, VW_SECTOR), VW_SECTOR);
+}
+
+/* What the dead node had sent and nobody answered is there or not; from now on it counts as what it is. */
+static void settle(unsigned dead)
+{
+	const uint8_t *got = sector_now;
+
+	for (unsigned k = 0; k < RACE_WRITERS; k++) {
+		uint8_t *model = vw.model + on_its_way[dead][k].sector * VW_SECTOR;
+
+		if (!on_its_way[dead][k].is)
+			continue;
+		vw.off = on_its_way[dead][k].sector * VW_SECTOR;
+		on_node(1, read_sector_co);
+		ck_assert_msg(!memcmp(got, model, VW_SECTOR) || !memcmp(got, on_its_way[dead][k].data, VW_SECTOR),
+			      "sector %" PRIu64 ": neither what was there nor what the dead node wrote", on_its_way[dead][k].sector);
+		memcpy(model, got, VW_SECTOR);
+	}
+}
+
+/* A node loses power while it adds blocks, with writes that land late or never; comes back, and again.  The log is the story. */
+START_TEST(nodes_that_die_while_they_add_blocks_leave_a_whole_image)
+{
+	csv_prng_init(&race_prng, 77 + (uint64_t)_i);
+	vw_start(3, format_of(_i % 2), RACE_MIB * MIB, MIB);
+	for (unsigned round = 0; round < 3; round++) {
+		race_start(240);
+		cut_at = (uint32_t)csv_prng_range(&race_prng, 40, 235);
+		ck_assert(cw_run(600000, is_cut_time, NULL));
+		if (round % 2) {		/* its last writes hang somewhere between it and the disk */
+			cw_n(3)->hold_writes = true;
+			cw_run(2, never, NULL);
+		}
+		cw_off(3, true);
+		running -= RACE_WRITERS;
+		cw_land_some(cw_n(3), &race_prng);
+		ck_assert_msg(cw_run(600000, race_over, NULL), "survivors are not done after 10 minutes:\n%s", cw.all_log);
+		settle(3);
+		vw_check(1, 0, RACE_MIB * MIB);
+		vw_check(2, 0, RACE_MIB * MIB);
+		cw_mount(3);
+		vw_open_on(3, true);
+		vw_check(3, 0, RACE_MIB * MIB);
+	}
+	race(200);
+	vw_check(3, 0, RACE_MIB * MIB);
+	vw.err = CSV_ERR_INIT;
+	on_node(2, usage_co);
+	ck_assert_msg(vw.n == 0, "the block table: %s", vw.err.text);
 	vw_end(3);
 }
 END_TEST
@@ -295,6 +378,7 @@ END_TEST
 UNIT_MAIN("vraw", UNIT_LOOP(a_new_disk_reads_as_zeros_and_keeps_what_is_written_on_every_node, 0, 2),
 	  UNIT_LOOP(the_last_block_may_be_a_part_and_nothing_lies_behind_the_disk, 0, 2),
 	  UNIT_SLOW(three_nodes_that_add_blocks_at_once_lose_nothing_and_give_no_place_twice, 0, 4, 120),
+	  UNIT_SLOW(nodes_that_die_while_they_add_blocks_leave_a_whole_image, 0, 6, 120),
 	  UNIT_LOOP(what_is_present_needs_no_control_plane_and_no_message_on_any_node, 0, 2),
 	  UNIT_LOOP(adding_a_block_takes_nothing_from_the_others_while_there_is_room, 0, 2),
 	  UNIT_LOOP(a_map_goes_with_the_first_lock_it_rests_on, 0, 2))
