@@ -43,6 +43,8 @@ struct csvfs_events {
 	 * them (rule R24).  Never called with a glock held by the caller's coroutine.  NULL: nothing is cached above.
 	 */
 	void (*invalidate)(void *arg, uint64_t ino, bool data);
+	/* The locks of all programs here are gone and may be others' (plock.h, PL4).  From the run queue or a view. */
+	void (*locks_lost)(void *arg);
 	void *arg;
 };
 
@@ -150,6 +152,8 @@ int csvfs_statfs(struct csvfs *fs, struct csvfs_statfs *ret);
 /* ---- to be seen -------------------------------------------------------------------------------------------------------------- */
 struct dlm;
 struct jnl;
+struct plock_ctl;
+struct plock_ctl *csvfs_plocks(struct csvfs *fs);	/* locks of programs: plock.h */
 struct dlm *csvfs_dlm(struct csvfs *fs);
 struct jnl *csvfs_jnl(struct csvfs *fs);
 enum csvfs_state csvfs_state(const struct csvfs *fs, const char **ret_reason);

@@ -27,6 +27,7 @@
 #include "csvfs/csvfs.h"
 #include "csvfs/format.h"
 #include "csvfs/glock.h"
+#include "csvfs/plock.h"
 #include "dlm/dlm.h"
 #include "journal/journal.h"
 #include "journal/mhdr.h"
@@ -80,6 +81,7 @@ struct csvfs {
 	struct inode_table *inodes;
 	struct inode_pool *pool;
 	struct alloc_ctl *alloc;
+	struct plock_ctl *plocks;
 	struct dp_table *dp;		/* borrowed from the daemon; NULL: no data plane */
 
 	struct waitq state_wq;		/* state, view, recovery: anything a mount or umount waits for */

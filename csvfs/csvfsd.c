@@ -108,6 +108,8 @@ static void stop_coro(void *arg)
 		utab_remove(d->opt.device, d->opt.dir);
 	}
 	workers_stop(&d->f);
+	if (d->f.fs && csvfs_plocks(d->f.fs))
+		plock_close(csvfs_plocks(d->f.fs));
 	while (d->f.ops)
 		coro_sleep_ns(d->w.sched, 10 * NS_PER_MS);	/* requests that are still on the control plane answer into the void */
 	if (d->f.fs) {
@@ -153,6 +155,16 @@ static int on_signal(void *arg, int fd, int revents)
 
 /* ---- start ------------------------------------------------------------------------------------------------------------- */
 
+static void on_locks_lost(void *arg)
+{
+	struct csvfsd *d = arg;
+
+	if (!lock_nothing_held(&d->f))
+		log_to(&d->w.log, LOG_L_ERR, "%s: the others went on without this node and may have given its programs' file locks away: files that were "
+					     "locked here answer EIO until they are closed", d->opt.dir);
+	lock_all_lost(&d->f);
+}
+
 static void on_state(void *arg, enum csvfs_state st, const char *reason)
 {
 	static const char *const name[] = { "JOINING", "ACTIVE", "PAUSED", "WITHDRAWN" };
@@ -169,7 +181,7 @@ static void start_coro(void *arg)
 {
 	struct csvfsd *d = arg;
 	struct csvfs_options o = { .read_only = d->opt.read_only, .noatime = true, .incarnation = d->w.incarnation };
-	struct csvfs_events ev = { .state = on_state, .arg = d };
+	struct csvfs_events ev = { .state = on_state, .locks_lost = on_locks_lost, .arg = d };
 	struct fused *f = &d->f;
 	int rc;
 

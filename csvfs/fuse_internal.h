@@ -48,7 +48,8 @@ struct iobuf { struct iobuf *next; char *base; };
 
 enum fop_kind {
 	FOP_LOOKUP, FOP_GETATTR, FOP_SETATTR, FOP_READLINK, FOP_MKNOD, FOP_CREATE, FOP_SYMLINK, FOP_LINK, FOP_UNLINK, FOP_RMDIR,
-	FOP_RENAME, FOP_OPEN, FOP_RELEASE, FOP_READ, FOP_WRITE, FOP_FSYNC, FOP_FALLOCATE, FOP_LSEEK, FOP_READDIR, FOP_STATFS, FOP_KINDS,
+	FOP_RENAME, FOP_OPEN, FOP_RELEASE, FOP_READ, FOP_WRITE, FOP_FSYNC, FOP_FALLOCATE, FOP_LSEEK, FOP_READDIR, FOP_STATFS, FOP_GETLK, FOP_SETLK,
+	FOP_FLUSH, FOP_KINDS,
 };
 
 /* One request on its way through the control plane. */
@@ -71,22 +72,28 @@ struct fop {
 	uint64_t rdev, off, len;
 	int falloc_mode, whence;
 	bool data_only;
+	struct { uint8_t kind, type; bool unlock, wait; uint32_t pid; uint64_t start, end; } lock;	/* plock.h */
 	struct iobuf *buf;		/* WRITE: payload at base + 4096; READ: filled there */
 	struct fuse_file_info fi;
 };
 
 /*
- * An open handle that R41 counts: every handle on a raw view, and every handle for writing on a plain file (fuse_use.c).
- * fi->fh is its address; 0: a handle that is not counted.
+ * An open handle; fi->fh is its address.  R41 counts every handle on a raw view, and every handle for writing on a plain file (fuse_use.c).
  */
 struct use {
 	struct use *next;
+	bool counted;
 	uint64_t ino;
 	enum csvfs_use kind;
 	bool writing;
 	uint32_t pid;
 	char process[16];
 	uint64_t since_ns;
+	/* fuse_lock.c */
+	struct use *lock_next;
+	struct lock_owner *lock_owners;	/* who has locked through it */
+	uint64_t lock_key;
+	bool lock_lost;			/* read by any thread: I/O answers EIO */
 };
 /* A refusal, for csvctl. */
 struct use_refusal { uint64_t ino, at_ns; enum csvfs_use kind; uint32_t nodeid, pid; char process[16]; };
@@ -116,6 +123,8 @@ struct fused {
 	int ended;
 	struct env *env;
 	struct use *uses;
+	struct use *lockers;		/* handles with lock_owners */
+	int lock_users;			/* any thread: atomic (fuse_lock.c) */
 	struct use_refusal refusal[USE_REFUSALS];	/* a ring: refusals counts all */
 	uint64_t refusals;
 	struct use_ask *asks;		/* who uses it? questions under way */
@@ -144,6 +153,8 @@ int workers_start(struct fused *d, unsigned n, struct csv_err *err);
 void workers_stop(struct fused *d);
 
 /* fuse_ops.c */
+struct fop *fop_new(fuse_req_t req, enum fop_kind kind, fuse_ino_t ino);	/* NULL: answered with ENOMEM */
+void fop_post(struct fop *op);			/* ownership goes to the control thread */
 extern const struct fuse_lowlevel_ops fuse_ops;
 /* fuse_slow.c: on the control thread */
 void fop_run(struct loop_msg *m);
@@ -159,7 +170,7 @@ void fop_open_flags(struct fop *op);
 
 /* fuse_use.c: on the control thread; all await */
 void use_start(struct fused *d);			/* before the mesh starts */
-/* Counts the handle that `op` opens (R41); *ret_fh 0 when there is nothing to count.  -EBUSY and so on; who is in the way is in the log. */
+/* The handle that `op` opens, counted where R41 wants it.  -EBUSY and so on; who is in the way is in the log. */
 int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bool writing, uint64_t *ret_fh);
 void use_close(struct fused *d, uint64_t fh);
 /* For the time of an operation that an open raw view of that image forbids (rename, unlink, truncate); ino 0: nothing held. */
@@ -167,6 +178,19 @@ struct use_guard { uint64_t ino; };
 int use_guard_name(struct fop *op, struct node dir, const char *name, struct use_guard *ret);
 int use_guard_node(struct fop *op, struct node n, struct use_guard *ret);
 void use_guard_end(struct fused *d, struct use_guard *g);
+
+/* fuse_lock.c: on the control thread; all but the last await */
+void lock_run_get(struct fop *op);
+void lock_run_set(struct fop *op);
+void lock_run_flush(struct fop *op);
+void lock_close(struct fused *d, uint64_t fh);		/* before use_close() */
+void lock_all_lost(struct fused *d);
+/* ... and on the workers */
+bool lock_nothing_held(const struct fused *d);
+void lock_op_get(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *l);
+void lock_op_set(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *l, int sleep);
+void lock_op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int how);
+void lock_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 /* fuse_raw.c: the raw view, on the control thread */
 #define RAW_NAME ".raw"

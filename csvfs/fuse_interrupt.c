@@ -66,6 +66,10 @@ void fop_interrupt(struct fused *d, uint64_t id)
 	HASH_FIND(hh, d->ops, &id, sizeof(id), op);
 	if (!op || !cds_list_empty(&op->watch_node))
 		return;
+	if (op->kind == FOP_SETLK && op->lock.wait) {
+		sched_cancel(d->sched, op->coro);	/* fcntl(2), flock(2): a signal ends the waiting */
+		return;
+	}
 	cds_list_add_tail(&op->watch_node, &d->watched);
 	look(&d->watch_timer);
 }

@@ -53,7 +53,7 @@ static void interrupted(fuse_req_t req, void *data)
 	loop_post(d->loop, &im->msg);
 }
 
-static struct fop *fop_new(fuse_req_t req, enum fop_kind kind, fuse_ino_t ino)
+struct fop *fop_new(fuse_req_t req, enum fop_kind kind, fuse_ino_t ino)
 {
 	struct fused *d = fuse_req_userdata(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
@@ -78,8 +78,7 @@ static struct fop *fop_new(fuse_req_t req, enum fop_kind kind, fuse_ino_t ino)
 	return op;
 }
 
-/* Ownership of op goes to the control thread. */
-static void fop_post(struct fop *op)
+void fop_post(struct fop *op)
 {
 	fuse_req_interrupt_func(op->req, interrupted, (void *)(uintptr_t)op->id);
 	loop_post(op->d->loop, &op->msg);
@@ -261,14 +260,25 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fop_post(op);
 }
 
+/* Its locks were given to others (plock.h, PL4). */
+static bool handle_is_lost(const struct fuse_file_info *fi)
+{
+	const struct use *u = (const struct use *)(uintptr_t)fi->fh;
+
+	return u && __atomic_load_n(&u->lock_lost, __ATOMIC_SEQ_CST);
+}
+
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct fused *d = fuse_req_userdata(req);
 	struct fop *op;
 
-	(void)fi;
 	if (size > IO_MAX)
 		size = IO_MAX;
+	if (handle_is_lost(fi)) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
 	if (worker_try_read(worker_of_thread(), req, node_unpack(d, ino), (uint64_t)off, (uint32_t)size))
 		return;
 	op = fop_new(req, FOP_READ, ino);
@@ -287,6 +297,10 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 	struct fop *op;
 
 	if (size > IO_MAX) {		/* larger than what INIT agreed on */
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	if (handle_is_lost(fi)) {
 		fuse_reply_err(req, EIO);
 		return;
 	}
@@ -385,8 +399,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	(void)userdata;
 	conn->want &= ~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
 				  FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-				  FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
-	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_EXPORT_SUPPORT);
+				  FUSE_CAP_ATOMIC_O_TRUNC);
+	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_POSIX_LOCKS |
+					FUSE_CAP_FLOCK_LOCKS);
 	conn->max_write = IO_MAX;
 	conn->max_read = IO_MAX;
 	conn->max_readahead = 0;
@@ -413,7 +428,11 @@ const struct fuse_lowlevel_ops fuse_ops = {
 	.open = op_open,
 	.read = op_read,
 	.write = op_write,
-	/* no flush: writes are durable only after fsync, so close has nothing to report, and the kernel stops asking */
+	/* writes are durable only after fsync: a close has nothing to report, it may only end locks */
+	.flush = lock_op_flush,
+	.getlk = lock_op_get,
+	.setlk = lock_op_set,
+	.flock = lock_op_flock,
 	.release = op_release,
 	.fsync = op_fsync,
 	.readdir = op_readdir,

@@ -351,7 +351,7 @@ static bool run_on_disk(struct fop *op)
 	case FOP_WRITE: write_raw(op); return true;
 	case FOP_FALLOCATE: fallocate_raw(op); return true;
 	case FOP_LSEEK: lseek_raw(op); return true;
-	case FOP_READLINK: case FOP_RELEASE: case FOP_FSYNC: case FOP_STATFS: return false;
+	case FOP_READLINK: case FOP_RELEASE: case FOP_FSYNC: case FOP_STATFS: case FOP_GETLK: case FOP_SETLK: case FOP_FLUSH: return false;
 	default: fop_reply_err(op, -EPERM); return true;
 	}
 }

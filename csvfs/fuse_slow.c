@@ -225,6 +225,7 @@ static void run_open(struct fop *op)
 
 static void run_release(struct fop *op)
 {
+	lock_close(op->d, op->fi.fh);
 	use_close(op->d, op->fi.fh);
 	csvfs_release(op->d->fs, op->node.ino);
 	fop_reply_err(op, 0);
@@ -352,11 +353,12 @@ static void (*const run[FOP_KINDS])(struct fop *op) = {
 	[FOP_UNLINK] = run_unlink, [FOP_RMDIR] = run_rmdir, [FOP_RENAME] = run_rename, [FOP_OPEN] = run_open,
 	[FOP_RELEASE] = run_release, [FOP_READ] = run_read, [FOP_WRITE] = run_write, [FOP_FSYNC] = run_fsync,
 	[FOP_FALLOCATE] = run_fallocate, [FOP_LSEEK] = run_lseek, [FOP_READDIR] = run_readdir, [FOP_STATFS] = run_statfs,
+	[FOP_GETLK] = lock_run_get, [FOP_SETLK] = lock_run_set, [FOP_FLUSH] = lock_run_flush,
 };
 
 static const char *const kind_name[FOP_KINDS] = {
 	"lookup", "getattr", "setattr", "readlink", "mknod", "create", "symlink", "link", "unlink", "rmdir", "rename", "open", "release",
-	"read", "write", "fsync", "fallocate", "lseek", "readdir", "statfs",
+	"read", "write", "fsync", "fallocate", "lseek", "readdir", "statfs", "getlk", "setlk", "flush",
 };
 
 #define SLOW_MS 10u		/* worth a line for who looks for delays */

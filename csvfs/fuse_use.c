@@ -176,14 +176,16 @@ int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bo
 	int err;
 
 	*ret_fh = 0;
-	if (kind == CSVFS_USE_PLAIN && !writing)
-		return 0;
 	u = calloc(1, sizeof(*u));
 	if (!u)
 		return -ENOMEM;
 	*u = (struct use){ .ino = ino, .kind = kind, .writing = writing, .pid = ctx ? (uint32_t)ctx->pid : 0 };
+	*ret_fh = (uint64_t)(uintptr_t)u;
+	if (kind == CSVFS_USE_PLAIN && !writing)
+		return 0;
 	err = csvfs_image_open(d->fs, ino, gen, kind);
 	if (err) {
+		*ret_fh = 0;
 		free(u);
 		if (is_refusal(err))
 			refused(d, ino, kind, kind == CSVFS_USE_RAW ? "opening it through " RAW_NAME : "opening it for writing");
@@ -191,9 +193,9 @@ int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bo
 	}
 	process_name(u->pid, u->process);
 	u->since_ns = sched_now_ns(d->sched);
+	u->counted = true;
 	u->next = d->uses;
 	d->uses = u;
-	*ret_fh = (uint64_t)(uintptr_t)u;
 	return 0;
 }
 
@@ -203,6 +205,11 @@ void use_close(struct fused *d, uint64_t fh)
 
 	if (!u)
 		return;
+	csv_assertf(!u->lock_owners, "a handle is closed that programs have locked through");
+	if (!u->counted) {
+		free(u);
+		return;
+	}
 	for (p = &d->uses; *p && *p != u; p = &(*p)->next)
 		;
 	csv_assertf(*p == u, "the kernel released a handle that is not open");

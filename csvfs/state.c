@@ -69,6 +69,8 @@ void fs_set_state(struct csvfs *fs, enum csvfs_state st, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(fs->reason, sizeof(fs->reason), fmt, ap);
 	va_end(ap);
+	if (st == CSVFS_WITHDRAWN && fs->plocks)
+		plock_stop(fs->plocks);
 	sched_post(fs->env->sched, &fs->state_job);
 	sched_wake_all(fs->env->sched, &fs->state_wq);
 }

@@ -27,6 +27,29 @@
 
 /* ---- parts ------------------------------------------------------------------------------------------------------------------- */
 
+static bool plocks_settled(void *arg)
+{
+	return !recover_is_pending(arg);
+}
+
+static void plocks_lost(void *arg)
+{
+	struct csvfs *fs = arg;
+
+	if (fs->ev.locks_lost)
+		fs->ev.locks_lost(fs->ev.arg);
+}
+
+static void plocks_fail(void *arg, const char *why)
+{
+	fs_withdraw(arg, "%s", why);
+}
+
+struct plock_ctl *csvfs_plocks(struct csvfs *fs)
+{
+	return fs->plocks;
+}
+
 static int parts_init(struct csvfs *fs, struct csv_err *err)
 {
 	int ret;
@@ -55,6 +78,12 @@ static int parts_init(struct csvfs *fs, struct csv_err *err)
 		if (!fs->dlm)
 			ret = -ENOMEM;
 	}
+	if (!ret) {
+		fs->plocks = plock_new(fs->env, &(struct plock_user){ .settled = plocks_settled, .lost = plocks_lost, .fail = plocks_fail,
+									.arg = fs });
+		if (!fs->plocks)
+			ret = -ENOMEM;
+	}
 	if (ret < 0)
 		return csv_err_set(err, ret, "out of memory");
 	if (fs->mutate & CSV_MUT_NO_PHANTOM)
@@ -73,6 +102,7 @@ void csvfs_free(struct csvfs *fs)
 	jnl_free(fs->jnl);
 	if (fs->dlm)
 		dlm_free(fs->dlm);	/* its locks lie in the glocks */
+	plock_free(fs->plocks);
 	glock_table_free(fs);
 	inode_table_free(fs);
 	inode_pool_free(fs);
