@@ -129,7 +129,10 @@ static struct cluster_node writer_of(struct cs_sim *s, unsigned node, uint64_t w
 	return (struct cluster_node){ node, 0 };
 }
 
-/* R9: taken only when FREE and by oneself; given up only by the owner with its own word, or by others after a proof. */
+/*
+ * R9: taken only when FREE and by oneself; given up only by the owner with its own word, or by others after a proof.  That may be its
+ * word, too: a mount that fails while it takes the slot leaves in order, and ACTIVE may be on the disk all the same.
+ */
 static void check_slot_rules(struct cs_sim *s, uint32_t slot, struct cluster_node was, const struct csv_slot_info *i, struct cluster_node by)
 {
 	struct cluster_node now = { i->nodeid, i->incarnation };
@@ -139,7 +142,7 @@ static void check_slot_rules(struct cs_sim *s, uint32_t slot, struct cluster_nod
 			now.incarnation);
 	else if (i->state == CSV_SLOT_ACTIVE && !cs_same(now, by))
 		cs_fail(s, "R9: slot %u is taken for n%u.%" PRIu64 " by n%u.%" PRIu64, slot, now.nodeid, now.incarnation, by.nodeid, by.incarnation);
-	else if (i->state == CSV_SLOT_FREE && was.nodeid && cs_same(was, by) != (i->proof_kind == CSV_PROOF_RELEASE))
+	else if (i->state == CSV_SLOT_FREE && was.nodeid && cs_same(was, by) && i->proof_kind != CSV_PROOF_RELEASE)
 		cs_fail(s, "R9: slot %u of n%u.%" PRIu64 " is freed by n%u.%" PRIu64 " with proof %u", slot, was.nodeid, was.incarnation, by.nodeid,
 			by.incarnation, i->proof_kind);
 	else if (i->state == CSV_SLOT_FREE && was.nodeid && !cs_same(was, by) && !cs_life_of(s, was)->fenced)
@@ -170,7 +173,7 @@ static void slot_written(struct cs_sim *s, uint32_t slot, const struct cluster_n
 		struct cs_life *l = cs_life_of(s, *was);
 
 		l->replayed = true;
-		l->released = i.proof_kind == CSV_PROOF_RELEASE;
+		l->released = by && cs_same(*was, *by);
 		cs_ghosts_drop(s, l);
 	}
 	*was = i.state == CSV_SLOT_ACTIVE ? (struct cluster_node){ i.nodeid, i.incarnation } : (struct cluster_node){ 0 };
