@@ -298,7 +298,8 @@ int vimg_append(const struct vimg *v, uint64_t file_size, uint32_t n, struct vim
 		p.off = csv_round_up(end + v->bitmap_bytes, VHD_DATA_ALIGN) - v->bitmap_bytes;
 	else
 		p.off = csv_round_up(end, VHDX_MIB);
-	p.file_size = p.off + (uint64_t)n * v->stride;
+	/* Directly behind the last one: where QEMU would add the next, and expect a footer to overwrite or nothing but zeroes. */
+	p.file_size = p.off + (n - 1ull) * v->stride + v->bitmap_bytes + v->block_size;
 	if (p.file_size > max)
 		return csv_err_set(err, -EFBIG, "the image would be %" PRIu64 " bytes long, a %s can be %" PRIu64 " at most", p.file_size,
 				   vimg_format_name(v->format), max);

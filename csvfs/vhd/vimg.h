@@ -36,7 +36,8 @@
  *  3	for each: vimg_record_make(v, off, &e); write v->bitmap_bytes of vimg_bitmap_full() at e.bitmap_off (VHD; 0 bytes for VHDX), and
  *	block_size bytes of data at e.data_off (zeroes where the guest wrote nothing).  FLUSH.
  *  4	vimg_entry_encode(v, block, &e, raw) into the BAT sector, write that sector, FLUSH before a guest's flush is answered.
- * Freeing a block: encode one with state VIMG_ABSENT (reads as zeroes afterwards), FLUSH; then its place may be used again.
+ * Freeing a block: encode one with state VIMG_ABSENT (reads as zeroes afterwards), FLUSH; then zeroes (a hole) for its place, as QEMU takes
+ * what it finds behind the last block of a VHD for zeroes; then it may be used again.
  *
  * Invariants
  *  VI1 What vimg_open_next() and vimg_entry_decode() accept needs no further check: no arithmetic on it overflows, every place lies in

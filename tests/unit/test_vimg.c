@@ -220,6 +220,9 @@ START_TEST(blocks_are_appended_aligned_and_behind_everything)
 		ck_assert_uint_le(e.data_off + d.v.block_size, vimg_data_end(&d.v, p.file_size));
 		vimg_tail(&d.v, p.file_size, &w);
 		ck_assert_uint_eq(w.len, k->f == VIMG_VHD ? 512 : 0);
+		/* where QEMU adds the next one */
+		if (w.len)
+			ck_assert_uint_eq(w.off, e.data_off + d.v.block_size);
 		if (w.len)
 			ck_assert_uint_eq(w.off + w.len, p.file_size);
 		else

@@ -5,6 +5,7 @@
 #include "tests/unit/vimg_disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -382,6 +383,9 @@ int vdisk_free_block(struct vdisk *d, uint64_t block, struct csv_err *err)
 	if (rc || e.state != VIMG_PRESENT)
 		return rc;
 	rc = write_entry(d, block, &none);
+	if (!rc && fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(e.data_off - d->v.bitmap_bytes),
+			     (off_t)vimg_block_len(&d->v, block) + d->v.bitmap_bytes))
+		rc = -errno;
 	if (!rc)
 		vimg_scan_free_place(d->scan, d->v.bitmap_bytes ? e.bitmap_off : e.data_off);
 	return rc;
