@@ -55,7 +55,7 @@ static void lost(const struct lease_lead *in, const struct lease *l, struct leas
 	uint8_t s = l->state == LEASE_BLOCKED ? l->was : l->state;
 	enum lease_reason why;
 
-	if (leasedb_proven(in->db, l->owner, l->owner_inc)) {
+	if (leasedb_proven(in->db, l->owner, l->owner_inc) || (in->db->mutate & LEASE_MUT_NO_PROOF)) {
 		if (s == LEASE_HANDOFF) {
 			propose(l, a, LEASE_REFUSE)->txid = l->txid;
 		} else if (l->want == LEASE_WANT_STOPPED || !(l->flags & LEASE_HA)) {

@@ -516,6 +516,12 @@ void leasedb_tick(struct leasedb *db, const struct leasedb_io *io)
 	leasedb_repeat_proposals(db, io);
 }
 
+void leasedb_beat(struct leasedb *db, const struct leasedb_io *io)
+{
+	if (db->phase >= LEASEDB_SYNC && leasedb_orderer(db) == db->conf.self && db->n_member > 1)
+		leasedb_ack(db, io, false);
+}
+
 /* ---- to be read */
 
 const struct lease *leasedb_find(const struct leasedb *db, const char *vm)
@@ -531,6 +537,14 @@ bool leasedb_is_open(const struct leasedb *db, const char *vm)
 {
 	for (uint32_t i = 0; i < db->n_open; i++)
 		if (!strncmp(db->open[i].cas.vm, vm, LEASE_NAME_BYTES))
+			return true;
+	return false;
+}
+
+bool leasedb_agent_is_open(const struct leasedb *db, const char *vm)
+{
+	for (uint32_t i = 0; i < db->n_open; i++)
+		if (db->open[i].cas.role == LEASE_BY_AGENT && !strncmp(db->open[i].cas.vm, vm, LEASE_NAME_BYTES))
 			return true;
 	return false;
 }

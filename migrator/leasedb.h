@@ -156,9 +156,12 @@ struct leasedb_io {
 	void (*unsettled)(void *arg);
 	/* The whole table is committed in this ring: read all records anew.  Comes after the outcomes of proposals that the view change cut off. */
 	void (*settled)(void *arg, struct ring_id ring, bool cold);
-	/* One record was committed (state LEASE_NONE: deleted). */
+	/*
+	 * One record was committed (state LEASE_NONE: deleted).  Also before every outcome, though nothing may have changed: so an agent
+	 * that does not know of the proposal, because it was its predecessor's, sees that it is not open any more.
+	 */
 	void (*record)(void *arg, const struct lease *l);
-	/* 0 committed; -ECANCELED cut off by a view change: the record tells whether it happened; else a refusal of lease_apply().  The record, where it changed, came before. */
+	/* 0 committed; -ECANCELED cut off by a view change: the record tells whether it happened; else a refusal of lease_apply().  The record came before. */
 	void (*outcome)(void *arg, uint64_t id, const struct lease_cas *cas, int status);
 	/* The others have a proof that this node's present life runs nothing: kill all QEMUs, then come back with a new incarnation. */
 	void (*purged)(void *arg);
@@ -177,13 +180,14 @@ void leasedb_view(struct leasedb *db, const struct leasedb_io *io, const struct 
 int leasedb_msg(struct leasedb *db, const struct leasedb_io *io, uint32_t from, const void *buf, size_t len);
 /* Every 100 ms: repeats what a lost message would leave waiting.  Sends nothing when all is acknowledged. */
 void leasedb_tick(struct leasedb *db, const struct leasedb_io *io);
+/* Every second: the orderer says how far it is, so that whoever missed the last move without knowing asks for it. */
+void leasedb_beat(struct leasedb *db, const struct leasedb_io *io);
 
 /*
  * by, by_inc are filled in here.  ring_seq: of the settled view whose record it starts from.  0 with an id, outcome() follows, never from
  * inside this call; -CSV_E_NOQUORUM not settled; -CSV_E_STALE of another view (it will never happen); -EAGAIN too many open ones.  A move whose version does not match at once is refused as it would be later, by outcome().
  *
- * An agent that reconnects: hand its new connection no record of a VM for which leasedb_is_open() says true, or tell it so
- * (vmsm.h: `open`); and drop what its old connection still holds *before* the new one is served.
+ * An agent that reconnects: tell it with each record whether leasedb_agent_is_open() (vmsm.h: `open`); and drop what its old connection still holds *before* the new one is served.
  */
 int leasedb_propose(struct leasedb *db, const struct leasedb_io *io, const struct lease_cas *cas, uint64_t ring_seq, uint64_t *ret_id) csv_must_check;
 /* A proof for the replicas (refused about a present member; idempotent; given again as long as leasedb_proven() does not say so).  inc 0: a suspect whose life nobody here knows. */
@@ -202,8 +206,9 @@ static inline bool leasedb_is_settled(const struct leasedb *db) { return db->pha
 const struct lease *leasedb_find(const struct leasedb *db, const char *vm);
 static inline uint32_t leasedb_count(const struct leasedb *db) { return leasedb_is_settled(db) ? db->n_com : 0; }
 static inline const struct lease *leasedb_at(const struct leasedb *db, uint32_t i) { return &db->com[i]; }
-/* A proposal of this node about it has no outcome yet. */
+/* A proposal of this node about it has no outcome yet; of its agent: what vmsm.h calls `open`. */
 bool leasedb_is_open(const struct leasedb *db, const char *vm);
+bool leasedb_agent_is_open(const struct leasedb *db, const char *vm);
 const struct leasedb_node *leasedb_node(const struct leasedb *db, uint32_t nodeid);
 bool leasedb_proven(const struct leasedb *db, uint32_t nodeid, uint64_t inc);
 /* Is this life of the node in the present view? */

@@ -202,14 +202,24 @@ static void claim(struct leasedb *db, const struct entry *e, const struct leased
 	l->config = item->config;
 }
 
+/* A proof or an inventory that changes nothing (told again, because its teller has not seen it done) is not ordered. */
+static bool is_news(const struct leasedb *db, const struct entry *e)
+{
+	const struct leasedb_node *n = leasedb_node(db, e->nodeid);
+
+	if (e->kind == LEASEDB_K_PROOF)
+		return n && !n->dead && (!e->inc || !n->inc || n->inc == e->inc) && (e->how == LEASEDB_PROOF_RELEASE || !leasedb_member(db, e->nodeid));
+	if (e->kind == LEASEDB_K_INVENTORY)
+		return n && n->suspect && n->inc == e->inc && ring_eq(e->cold, db->cold);
+	return true;
+}
+
 static int apply_proof(struct leasedb *db, const struct entry *e)
 {
 	struct leasedb_node *n = (struct leasedb_node *)leasedb_node(db, e->nodeid);
 
-	if (!n || n->dead || (e->inc && n->inc && n->inc != e->inc))
+	if (!is_news(db, e))	/* also: it is here */
 		return -EALREADY;
-	if (e->how != LEASEDB_PROOF_RELEASE && leasedb_member(db, e->nodeid))
-		return -EBUSY;	/* it is here */
 	n->dead = 1;
 	if (n->suspect) {
 		n->suspect = 0;
@@ -225,7 +235,7 @@ static int apply_inventory(struct leasedb *db, const struct entry *e)
 	struct leasedb_node *n = (struct leasedb_node *)leasedb_node(db, e->nodeid);
 	struct csv_cursor c = e->items;
 
-	if (!n || !n->suspect || n->inc != e->inc || !ring_eq(e->cold, db->cold))
+	if (!is_news(db, e))
 		return -EALREADY;
 	for (uint32_t i = 0; i < e->n; i++) {
 		struct leasedb_item item;
@@ -305,7 +315,7 @@ int leasedb_on_propose(struct leasedb *db, const struct leasedb_io *io, uint32_t
 		return 0;
 	if (seq ? seq != m->seq + 1 : false)
 		return 0;
-	if (room(db, e.kind)) {
+	if (room(db, e.kind) && is_news(db, &e)) {
 		order(db, io, &e, from, seq, raw, raw_len);
 		leasedb_advance(db, io);
 	}
@@ -377,14 +387,14 @@ int leasedb_on_ack(struct leasedb *db, const struct leasedb_io *io, uint32_t fro
 	return 0;
 }
 
-static void open_done(struct leasedb *db, const struct leasedb_io *io, uint32_t i, int status)
+static struct leasedb_open open_take(struct leasedb *db, uint32_t i)
 {
 	struct leasedb_open o = db->open[i];
 
 	db->n_open--;
 	memmove(&db->open[i], &db->open[i + 1], (db->n_open - i) * sizeof(db->open[0]));
 	memset(&db->open[db->n_open], 0, sizeof(db->open[0]));
-	io->outcome(io->arg, o.id, &o.cas, status);
+	return o;
 }
 
 /* The moves that `count` acknowledges begin with the state itself; no further than what is here. */
@@ -428,8 +438,11 @@ static void settle(struct leasedb *db, const struct leasedb_io *io)
 		/* its own entry, when it is behind the state, answers it */
 		for (uint32_t k = 0; k < db->n_window; k++)
 			waits |= o->ring_seq == db->ring.seq && db->window[k].by == db->conf.self && db->window[k].seq == o->seq;
-		if (!waits)
-			open_done(db, io, i, -ECANCELED);
+		if (!waits) {
+			struct leasedb_open done = open_take(db, i);
+
+			io->outcome(io->arg, done.id, &done.cas, -ECANCELED);
+		}
 	}
 	io->settled(io->arg, db->ring, cold);
 	tell_purged(db, io);
@@ -453,6 +466,9 @@ static void commit_all(struct leasedb *db, const struct leasedb_io *io)
 static void commit_first(struct leasedb *db, const struct leasedb_io *io)
 {
 	struct leasedb_entry w = db->window[0];
+	struct leasedb_open done;
+	const struct lease *l;
+	uint32_t i;
 
 	db->n_window--;
 	memmove(&db->window[0], &db->window[1], db->n_window * sizeof(w));
@@ -462,18 +478,28 @@ static void commit_first(struct leasedb *db, const struct leasedb_io *io)
 			commit_all(db, io);
 		return;
 	}
-	if (!w.status) {
-		if (w.after.state == LEASE_NONE)
-			table_del(db->com, &db->n_com, w.cas.vm);
-		else
-			(void)table_put(db->com, &db->n_com, &w.after);
+	if (!w.status && w.after.state == LEASE_NONE)
+		table_del(db->com, &db->n_com, w.cas.vm);
+	else if (!w.status)
+		(void)table_put(db->com, &db->n_com, &w.after);
+	for (i = 0; w.by == db->conf.self && i < db->n_open; i++)
+		if (db->open[i].seq == w.seq && db->open[i].ring_seq == db->ring.seq)
+			break;
+	if (w.by != db->conf.self || i == db->n_open) {
+		if (!w.status)
+			io->record(io->arg, &w.after);
+		return;
+	}
+	done = open_take(db, i);
+	l = leasedb_find(db, w.cas.vm);
+	if (l) {
+		io->record(io->arg, l);
+	} else {
+		w.after.state = LEASE_NONE;
+		memcpy(w.after.vm, w.cas.vm, sizeof(w.after.vm));
 		io->record(io->arg, &w.after);
 	}
-	for (uint32_t i = 0; w.by == db->conf.self && i < db->n_open; i++)
-		if (db->open[i].seq == w.seq && db->open[i].ring_seq == db->ring.seq) {
-			open_done(db, io, i, w.status);
-			break;
-		}
+	io->outcome(io->arg, done.id, &done.cas, w.status);
 }
 
 void leasedb_advance(struct leasedb *db, const struct leasedb_io *io)
