@@ -344,6 +344,8 @@ void vraw_close(struct inode *ip)
 {
 	struct vraw *v = ip->vraw;
 
+	if (v)
+		vraw_adds_end(v);
 	ip->raw_size = 0;	/* no new map; requests need an open view */
 	inode_dp_revoke_raw(ip);
 	ip->vraw = NULL;

@@ -53,7 +53,7 @@ struct vraw {
 
 	/* vraw_alloc.c; but the queue: under vneg EX */
 	struct cds_list_head adds;	/* struct vraw_add, waiting */
-	bool adding;
+	bool adding;			/* a coroutine works it off */
 	struct waitq add_wq;
 	bool space_known;
 	struct vimg_scan *scan;		/* places inside the file that nothing refers to; NULL: none, or not looked for */
@@ -99,6 +99,7 @@ unsigned vraw_page_shift(const struct vimg *img);
 /* vraw_alloc.c: nothing is held */
 /* Writes into one block; adds it when it is absent.  -EAGAIN: it turned out to be there and needs another way: look again. */
 int vraw_write_absent(struct vraw *v, uint64_t block, uint64_t in, const void *buf, uint64_t len);
+void vraw_adds_end(struct vraw *v);		/* nobody writes any more: waits until nothing is being done for them */
 /* vneg EX is held: the whole BAT is looked at; afterwards free places are known. */
 int vraw_scan(struct vraw *v, struct csv_err *err);
 void vraw_space_forget(struct vraw *v);		/* must not await */

@@ -2,8 +2,8 @@
 /*
  * vraw_alloc.c - adding blocks to an image: writes to absent blocks, in batches.
  *
- * Whoever writes to an absent block puts the write into a queue.  One of the writers, the leader, takes the locks and does all that wait;
- * those who come meanwhile wait for the next round, whose leader is one of them.  A round:
+ * Whoever writes to an absent block puts the write into a queue, which a coroutine works off in rounds: it takes the locks, then all that
+ * wait; those who come meanwhile are in the next round.  A round:
  *
  *	vmap CW, vneg EX			what is still absent under them gets a place
  *	place	1. inside the file, where nothing refers to (it may hold anything: it is zeroed)
@@ -34,7 +34,7 @@ struct vraw_add {
 	struct cds_list_head node;
 	uint64_t block, in, len;
 	const void *buf;
-	bool done;
+	bool taken, done;
 	int status;
 };
 
@@ -294,8 +294,8 @@ static void run_round(struct vraw *v, struct round *r)
 	}
 }
 
-/* The leader.  An error is of the locks: nothing was done. */
-static int lead(struct vraw *v)
+/* An error is of the locks: nothing was done. */
+static int one_round(struct vraw *v)
 {
 	struct glock_holder map, neg;
 	struct round *r = calloc(1, sizeof(*r));
@@ -309,6 +309,7 @@ static int lead(struct vraw *v)
 			struct vraw_add *a = cds_list_first_entry(&v->adds, struct vraw_add, node);
 
 			cds_list_del(&a->node);
+			a->taken = true;
 			r->a[r->n++] = a;
 		}
 		run_round(v, r);
@@ -320,25 +321,55 @@ out:
 	return err;
 }
 
+/* Lives while somebody waits.  Nobody who is interrupted takes others with him: it is nobody's coroutine but its own. */
+static void adder(void *arg)
+{
+	struct vraw *v = arg;
+	int err = 0;
+
+	while (!cds_list_empty(&v->adds)) {
+		struct vraw_add *a, *next;
+
+		err = one_round(v);
+		if (err) {
+			cds_list_for_each_entry_safe(a, next, &v->adds, node) {
+				cds_list_del(&a->node);
+				a->status = err;
+				a->done = true;
+			}
+		}
+		sched_wake_all(v->fs->env->sched, &v->add_wq);
+	}
+	v->adding = false;
+	sched_wake_all(v->fs->env->sched, &v->add_wq);
+}
+
+void vraw_adds_end(struct vraw *v)
+{
+	while (v->adding)
+		sched_wait(v->fs->env->sched, &v->add_wq);
+}
+
 int vraw_write_absent(struct vraw *v, uint64_t block, uint64_t in, const void *buf, uint64_t len)
 {
 	struct sched *s = v->fs->env->sched;
 	struct vraw_add *a = calloc(1, sizeof(*a));
-	int err = a ? 0 : -ENOMEM;
+	int err = 0;
 
 	if (!a)
-		return err;
+		return -ENOMEM;
 	*a = (struct vraw_add){ .block = block, .in = in, .len = len, .buf = buf };
 	cds_list_add_tail(&a->node, &v->adds);
-	while (!a->done && !err) {
-		if (v->adding) {
-			sched_wait(s, &v->add_wq);
-			continue;
-		}
+	if (!v->adding) {
 		v->adding = true;
-		err = lead(v);
-		v->adding = false;
-		sched_wake_all(s, &v->add_wq);
+		err = fs_spawn(v->fs, "image add", adder, v);
+		v->adding = !err;
+	}
+	while (!a->done && !err) {
+		if (a->taken)
+			sched_wait(s, &v->add_wq);	/* its bytes are being looked at */
+		else if (sched_wait_intr(s, &v->add_wq) == -EINTR && !a->taken && !a->done)
+			err = -EINTR;
 	}
 	if (a->done)
 		err = a->status;

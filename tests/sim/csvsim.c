@@ -3,7 +3,7 @@
  * csvsim - the whole file system on a simulated cluster with faults of every kind, one thread, one seed.
  *
  *	csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR|dN/nN]
- *	       [--stream] [--verbose]
+ *	       [--stream] [--disk] [--verbose]
  *
  * --ops is per node.  Each seed runs in a process of its own, so a failed assertion is a failed seed, and what crashed nodes leave in
  * memory goes with it.  Exit code 0: all invariants held (csvsim_oracle.c, csvsim_name.c, csvsim_data.c), and over a range of at
@@ -138,7 +138,7 @@ static void run_seed(const struct cs_options *opt, uint64_t seed, struct result 
 static int usage(void)
 {
 	fprintf(stderr, "usage: csvsim [--nodes N] [--ops N] [--seed S | --seeds A..B] [--mutate NAME] [--no-faults] [--what-if N] [--watch fN:SECTOR|dN/nN]\n"
-			"              [--stream] [--verbose]\n"
+			"              [--stream] [--disk] [--verbose]\n"
 			"mutations:");
 	for (size_t i = 0; i < ARRAY_SIZE(mutations); i++)
 		fprintf(stderr, " %s", mutations[i].name);
@@ -159,7 +159,7 @@ static bool options(int argc, char **argv, struct cs_options *opt, uint64_t *fir
 	static const struct option o[] = {
 		{ "nodes", required_argument, NULL, 'n' }, { "ops", required_argument, NULL, 'o' }, { "seed", required_argument, NULL, 's' },
 		{ "seeds", required_argument, NULL, 'r' }, { "mutate", required_argument, NULL, 'm' }, { "verbose", no_argument, NULL, 'v' },
-		{ "no-faults", no_argument, NULL, 'f' }, { "stream", no_argument, NULL, 't' },
+		{ "no-faults", no_argument, NULL, 'f' }, { "stream", no_argument, NULL, 't' }, { "disk", no_argument, NULL, 'd' },
 		{ "what-if", required_argument, NULL, 'w' }, { "watch", required_argument, NULL, 'W' }, { NULL, 0, NULL, 0 },
 	};
 	int c;
@@ -196,13 +196,16 @@ static bool options(int argc, char **argv, struct cs_options *opt, uint64_t *fir
 			opt->what_if = (unsigned)atoi(optarg);
 			break;
 		case 'W':
-			opt->watch = sscanf(optarg, "f%u:%u", &opt->watch_file, &opt->watch_sector) == 2 && opt->watch_file < CS_FILES;
+			opt->watch = sscanf(optarg, "f%u:%u", &opt->watch_file, &opt->watch_sector) == 2 && opt->watch_file <= CS_FILES;
 			opt->watch_name = sscanf(optarg, "d%u/n%u", &opt->watch_file, &opt->watch_sector) == 2;
 			if (!opt->watch && !opt->watch_name)
 				return false;
 			break;
 		case 't':
 			opt->stream = true;
+			break;
+		case 'd':
+			opt->disk = true;
 			break;
 		default:
 			return false;
@@ -243,9 +246,9 @@ int main(int argc, char **argv)
 		locks += r.locks;
 		steps += r.steps;
 		if (r.failed) {
-			printf("seed %" PRIu64 " at %.6f s, step %" PRIu64 ": %s\nrun again: csvsim --nodes %u --ops %u --seed %" PRIu64 "%s%s --verbose\n",
+			printf("seed %" PRIu64 " at %.6f s, step %" PRIu64 ": %s\nrun again: csvsim --nodes %u --ops %u --seed %" PRIu64 "%s%s%s --verbose\n",
 			       seed, (double)r.now_ns / 1e9, r.steps, r.why, opt.nodes, opt.ops, seed, opt.no_faults ? " --no-faults" : "",
-			       opt.stream ? " --stream" : "");
+			       opt.stream ? " --stream" : "", opt.disk ? " --disk" : "");
 			return 1;
 		}
 	}

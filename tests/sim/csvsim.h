@@ -21,6 +21,7 @@
 #define CS_NAMES 8u			/* names of the model in each directory */
 #define CS_FILES 6u			/* with a data model: plain files, images, one that is only appended to */
 #define CS_SECTOR 512u
+#define CS_RAW (1ull << 62)		/* the raw view of an inode, for the data plane */
 #define CS_STATES_MAX 24u
 #define CS_WORKERS 4u			/* of each node */
 #define CS_DP_THREADS 2u
@@ -34,6 +35,7 @@ struct cs_options {
 	uint32_t mutate;		/* CSV_MUT_* */
 	unsigned what_if;		/* 0: each in a process of its own; n: the n-th in this process, and no other (to be debugged) */
 	bool verbose, no_faults, stream;
+	bool disk;			/* one more file: the disk in a dynamic image (csvsim_disk.c) */
 	bool watch, watch_name;		/* print what the model makes of one sector, or of one name: */
 	unsigned watch_file, watch_sector;	/* or directory and number of the name */
 };
@@ -63,7 +65,7 @@ struct cs_write {
 };
 struct cs_sector { unsigned n, cap; struct cs_write *w; };
 struct cs_append { uint64_t value, start; struct cluster_node by; };
-enum cs_file_kind { CS_PLAIN, CS_IMAGE, CS_APPEND };
+enum cs_file_kind { CS_PLAIN, CS_IMAGE, CS_APPEND, CS_DISK };
 struct cs_file {
 	enum cs_file_kind kind;
 	char name[8];
@@ -116,6 +118,7 @@ struct cs_node {
 	struct cs_dp d[CS_DP_THREADS];
 	struct csv_err err;
 	bool disk_failed;		/* a request of this life failed: EIO is an answer */
+	bool disk_open;			/* csvsim_disk.c */
 	bool in_view;			/* csvsim_oracle.c, R3 */
 	struct ring_id view_ring;
 	/* csvsim_locks.c */
@@ -150,7 +153,8 @@ struct cs_sim {
 	struct cluster_node slot[CSV_SLOTS_MAX];	/* ACTIVE for whom, on the disk */
 	uint64_t root, dir[CS_DIRS];
 	struct cs_name name[CS_DIRS][CS_NAMES];
-	struct cs_file file[CS_FILES];
+	struct cs_file file[CS_FILES + 1];
+	unsigned n_files;		/* CS_FILES, and the disk */
 	uint64_t next_value;
 	unsigned n_append;		/* under way, or without an answer: their place is not known */
 	struct cs_append append[4096];
@@ -234,6 +238,14 @@ void cs_verify(struct cs_sim *s, unsigned node);	/* from a coroutine: everything
 /* Bytes of files without a data model tell whose they are. */
 void cs_tag_fill(uint64_t ino, uint32_t gen, uint64_t off, uint8_t *buf, size_t len);
 bool cs_tag_check(uint64_t ino, uint32_t gen, uint64_t off, const uint8_t *buf, size_t len, size_t *ret_bad);
+
+/* ---- csvsim_disk.c ------------------------------------------------------------------------------------------------------------- */
+ssize_t cs_io_read(struct cs_node *n, const struct cs_file *f, uint64_t off, void *buf, size_t len);
+ssize_t cs_io_write(struct cs_node *n, const struct cs_file *f, uint64_t off, const void *buf, size_t len);
+int cs_io_fallocate(struct cs_node *n, const struct cs_file *f, int mode, uint64_t off, uint64_t len);
+int cs_disk_make(struct cs_sim *s, struct csvfs *fs);
+void cs_disk_open(struct cs_node *n);		/* nothing to do without --disk */
+void cs_disk_close(struct cs_node *n);
 
 /* ---- csvsim_node.c ---------------------------------------------------------------------------------------------------------- */
 void cs_node_start(void *arg, unsigned node, struct env *env);

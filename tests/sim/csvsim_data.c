@@ -35,11 +35,12 @@ static void watched(struct cs_sim *s, const struct cs_sector *c, const char *wha
 
 void cs_data_init(struct cs_sim *s)
 {
-	for (unsigned i = 0; i < CS_FILES; i++) {
+	s->n_files = CS_FILES + s->opt.disk;
+	for (unsigned i = 0; i < s->n_files; i++) {
 		struct cs_file *f = &s->file[i];
 
-		f->kind = i < 3 ? CS_PLAIN : i < 5 ? CS_IMAGE : CS_APPEND;
-		f->sectors = f->kind == CS_PLAIN ? 128 : f->kind == CS_IMAGE ? 512 : 8192;
+		f->kind = i < 3 ? CS_PLAIN : i < 5 ? CS_IMAGE : i < CS_FILES ? CS_APPEND : CS_DISK;
+		f->sectors = f->kind == CS_PLAIN ? 128 : f->kind == CS_IMAGE ? 512 : f->kind == CS_APPEND ? 8192 : 16384;
 		snprintf(f->name, sizeof(f->name), "f%u", i);
 		f->sec = calloc(f->sectors, sizeof(*f->sec));
 		csv_assert(f->sec);
@@ -306,7 +307,7 @@ void cs_data_synced(struct cs_sim *s, struct cs_file *f, struct cluster_node by,
 static void each(struct cs_sim *s, void (*fn)(struct cs_sim *s, struct cs_write *w, struct cluster_node who), struct cluster_node who,
 		 const char *what)
 {
-	for (unsigned i = 0; i < CS_FILES; i++)
+	for (unsigned i = 0; i < s->n_files; i++)
 		for (uint32_t k = 0; k < s->file[i].sectors; k++) {
 			for (unsigned j = 0; j < s->file[i].sec[k].n; j++)
 				fn(s, &s->file[i].sec[k].w[j], who);

@@ -66,7 +66,7 @@ static void one(struct cs_dp *d)
 {
 	struct cs_worker *w = &d->w;
 	struct cs_sim *s = w->n->sim;
-	struct cs_file *f = &s->file[3 + csv_prng_below(&w->prng, 2)];
+	struct cs_file *f = w->n->disk_open && csv_prng_chance(&w->prng, 1, 2) ? &s->file[CS_FILES] : &s->file[3 + csv_prng_below(&w->prng, 2)];
 	uint32_t count = 8 * (1 + (uint32_t)csv_prng_below(&w->prng, 2));
 	uint32_t first = csv_round_down((uint32_t)csv_prng_below(&w->prng, f->sectors - count), 8u);
 	bool write = csv_prng_chance(&w->prng, 1, 2);
@@ -75,7 +75,7 @@ static void one(struct cs_dp *d)
 
 	w->doing = write ? "in-place write" : "in-place read";
 	w->doing_since_ns = sim_world_now_ns(s->w);
-	d->io = (struct dp_io){ .ino = f->ino, .gen = f->gen, .write = write, .off = (uint64_t)first * CS_SECTOR, .len = count * CS_SECTOR };
+	d->io = (struct dp_io){ .ino = (f->kind == CS_DISK ? CS_RAW : 0) | f->ino, .gen = f->gen, .write = write, .off = (uint64_t)first * CS_SECTOR, .len = count * CS_SECTOR };
 	memset(d->buf, 0, count * CS_SECTOR);
 	w->reading = write ? 0 : started;
 	if (write) {
@@ -90,13 +90,15 @@ static void one(struct cs_dp *d)
 		d->in_flight = false;
 		dp_io_end(w->n->dp, &d->io);
 		cs_count(s, write ? "op.fast_write" : "op.fast_read");
+		if (f->kind == CS_DISK)
+			cs_count(s, write ? "op.disk_fast_write" : "op.disk_fast_read");
 		if (err)
 			n = err;
 	} else if (write) {
-		n = csvfs_write(w->n->fs, f->ino, f->gen, d->io.off, d->buf, d->io.len, false, NULL);
+		n = cs_io_write(w->n, f, d->io.off, d->buf, d->io.len);
 		cs_count(s, "op.slow_write");
 	} else {
-		n = csvfs_read(w->n->fs, f->ino, f->gen, d->io.off, d->buf, d->io.len);
+		n = cs_io_read(w->n, f, d->io.off, d->buf, d->io.len);
 		cs_count(s, "op.slow_read");
 	}
 	w->doing = NULL;

@@ -6,6 +6,7 @@
  *	go together
  *  D2	a node is once on the lists of a resource, and a resource has one master in a view
  *  GL1, GL2	holders on one node go together, and the node's lock covers each of them
+ *  VR2	one of the disk in an image has vmap, too
  *  DP1, DP4	a request of the data plane that is under way has a lock on its node that allows it
  *
  * A step changes few locks: the product names them (touched), and they are checked when it is over.  Where more changes at once (a table
@@ -255,11 +256,16 @@ static void check_in_flight(struct cs_node *n)
 
 		if (!d->in_flight)
 			continue;
-		gl = glock_find(n->fs, OWN_INODE(d->io.ino));
+		gl = glock_find(n->fs, OWN_INODE(d->io.ino & ~CS_RAW));
 		m = gl ? gl->mode : DLM_NL;
 		if (m != DLM_EX && m != DLM_CW && (d->io.write || m != DLM_PR))
 			cs_fail(n->sim, "DP1: n%u: a %s of inode %" PRIu64 " is under way and the lock is %s here", n->node,
 				d->io.write ? "write" : "read", d->io.ino, dlm_mode_name(m));
+		/* In the disk inside an image, the block map as well (VR2). */
+		gl = d->io.ino & CS_RAW ? glock_find(n->fs, OWN_VMAP(d->io.ino & ~CS_RAW)) : NULL;
+		if (d->io.ino & CS_RAW && (!gl || (gl->mode != DLM_CW && gl->mode != DLM_EX)))
+			cs_fail(n->sim, "VR2: n%u: a %s of the disk in inode %" PRIu64 " is under way and vmap is %s here", n->node,
+				d->io.write ? "write" : "read", (uint64_t)(d->io.ino & ~CS_RAW), dlm_mode_name(gl ? gl->mode : DLM_NL));
 	}
 }
 

@@ -147,10 +147,13 @@ static void life(void *arg)
 	job_init(&n->drain_job, drained);
 	csvfs_set_dataplane(fs, n->dp);
 	n->fs = fs;
+	if (s->go)
+		cs_disk_open(n);
 	n->state = CS_UP;
 	cs_count(s, "op.mount");
 	while (!s->go && csvfs_state(fs, NULL) != CSVFS_WITHDRAWN)
 		coro_sleep_ns(n->env->sched, NS_PER_MS);
+	cs_disk_open(n);
 	if (!s->failed && s->ops_left)
 		workers_start(n);
 	while ((n->workers || !n->leave) && (csvfs_state(fs, NULL) != CSVFS_WITHDRAWN || n->workers))
@@ -158,6 +161,7 @@ static void life(void *arg)
 	n->state = CS_ENDING;
 	if (csvfs_state(fs, NULL) == CSVFS_WITHDRAWN)
 		cs_count(s, "fault.withdrawn");
+	cs_disk_close(n);
 	if (s->opt.verbose)
 		cs_dump_used(n);
 	ret = csvfs_umount(fs, &n->err);
@@ -167,7 +171,7 @@ static void life(void *arg)
 		cs_count(s, "op.umount");
 		n->model_dead = true;		/* an orderly end: all is durable */
 		cs_names_left(s, n->self);
-		for (unsigned i = 0; i < CS_FILES; i++)
+		for (unsigned i = 0; i < s->n_files; i++)
 			cs_data_synced(s, &s->file[i], n->self, cs_now(s));
 	}
 	n->fs = n->seen = NULL;

@@ -87,6 +87,8 @@ static void setup(void *arg)
 			MUST(csvfs_write(fs, f->ino, f->gen, 0, zero, set.size / 2, false, NULL));
 		}
 	}
+	if (s->opt.disk)
+		MUST(cs_disk_make(s, fs));
 	if (s->full) {		/* little is left */
 		struct csvfs_statfs st;
 

@@ -85,7 +85,9 @@ void cs_verify(struct cs_sim *s, unsigned node)
 		}
 		cs_work_list(w, d);
 	}
-	for (unsigned i = 0; i < CS_FILES && !s->failed; i++)
+	if (s->opt.disk && !w->n->disk_open)
+		cs_fail(s, "n%u: the disk is not open at the end", node);
+	for (unsigned i = 0; i < s->n_files && !s->failed; i++)
 		for (uint32_t at = 0; at < s->file[i].sectors && !s->failed; at += 64)
 			cs_work_read(w, &s->file[i], at, 64, "final read");
 	walk(w, s->root, 0);

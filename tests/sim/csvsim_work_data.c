@@ -27,7 +27,7 @@ static void data_write(struct cs_worker *w, struct cs_file *f)
 	csv_assert(buf);
 	cs_data_fill(buf, count, value);
 	cs_data_begin(s, f, first, count, w->n->self, value, &token);
-	n = csvfs_write(w->n->fs, f->ino, f->gen, (uint64_t)first * CS_SECTOR, buf, count * CS_SECTOR, false, NULL);
+	n = cs_io_write(w->n, f, (uint64_t)first * CS_SECTOR, buf, count * CS_SECTOR);
 	cs_count(s, "op.data_write");
 	free(buf);
 	if (!cs_uncertain(w, n) && cs_judge(w, n, "data write")) {
@@ -50,7 +50,7 @@ void cs_work_read(struct cs_worker *w, struct cs_file *f, uint32_t first, uint32
 	csv_assert(buf);
 	memset(buf, 0, count * CS_SECTOR);
 	w->reading = started;
-	n = csvfs_read(w->n->fs, f->ino, f->gen, (uint64_t)first * CS_SECTOR, buf, count * CS_SECTOR);
+	n = cs_io_read(w->n, f, (uint64_t)first * CS_SECTOR, buf, count * CS_SECTOR);
 	cs_count(s, "op.data_read");
 	if (!cs_uncertain(w, n) && cs_judge(w, n, op)) {
 		memset(buf + n, 0, count * CS_SECTOR - (size_t)n);
@@ -71,13 +71,13 @@ static void data_zero(struct cs_worker *w, struct cs_file *f)
 	switch (cs_below(w, f->kind == CS_PLAIN ? 3 : 2)) {
 	case 0:
 		cs_data_begin(s, f, first, count, w->n->self, 0, &token);
-		ret = csvfs_fallocate(w->n->fs, f->ino, f->gen, CSVFS_FALLOC_PUNCH_HOLE | CSVFS_FALLOC_KEEP_SIZE, (uint64_t)first * CS_SECTOR,
+		ret = cs_io_fallocate(w->n, f, CSVFS_FALLOC_PUNCH_HOLE | CSVFS_FALLOC_KEEP_SIZE, (uint64_t)first * CS_SECTOR,
 				      (uint64_t)count * CS_SECTOR);
 		cs_count(s, "op.punch");
 		break;
 	case 1:
 		cs_data_begin(s, f, first, count, w->n->self, 0, &token);
-		ret = csvfs_fallocate(w->n->fs, f->ino, f->gen, CSVFS_FALLOC_ZERO_RANGE, (uint64_t)first * CS_SECTOR, (uint64_t)count * CS_SECTOR);
+		ret = cs_io_fallocate(w->n, f, CSVFS_FALLOC_ZERO_RANGE, (uint64_t)first * CS_SECTOR, (uint64_t)count * CS_SECTOR);
 		cs_count(s, "op.zero_range");
 		break;
 	default:
@@ -141,6 +141,8 @@ void cs_work_data(struct cs_worker *w)
 	struct cs_file *f = &w->n->sim->file[cs_below(w, CS_FILES)];
 	uint32_t count = 1 + (uint32_t)cs_below(w, 64);
 
+	if (w->n->disk_open && cs_chance(w, 1, 2))
+		f = &w->n->sim->file[CS_FILES];
 	if (f->kind == CS_APPEND) {
 		if (cs_chance(w, 1, 2))
 			data_append(w, f);

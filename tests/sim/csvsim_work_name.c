@@ -339,7 +339,7 @@ void cs_work_sync(struct cs_worker *w)
 		for (unsigned i = 0; i < CS_NAMES; i++)
 			if ((dir == d || dir == CS_DIRS) && untouched(s, &v, d, i))
 				cs_name_synced(s, &s->name[d][i], w->n->self);
-	for (unsigned i = 0; dir == CS_DIRS && i < CS_FILES; i++)
+	for (unsigned i = 0; dir == CS_DIRS && i < s->n_files; i++)
 		cs_data_synced(s, &s->file[i], w->n->self, before);
 }
 
