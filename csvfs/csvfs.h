@@ -63,6 +63,18 @@ int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct c
 int csvfs_umount(struct csvfs *fs, struct csv_err *err);
 /* Gives the volume up now: stops, drains, says WITHDRAWN when I/O has drained.  Operations answer -CSV_E_WITHDRAWN (EIO). */
 void csvfs_withdraw(struct csvfs *fs, const char *reason);
+/*
+ * Healed minority (R11): the others went on without this node, and nobody has fenced it.  It is WITHDRAWN, but what it had is being
+ * written back (-EAGAIN), has been, its slot is free, it has left the group: a new life may take over (0), in which who waits goes on; or
+ * that failed, or it was withdrawn for another reason (-CSV_E_WITHDRAWN).
+ *	answer -CSV_E_WITHDRAWN and csvfs_may_rejoin() != -CSV_E_WITHDRAWN: ask the next life again, this one changed nothing
+ *	0: csvfs_open_walk() -> csvfs_umount(), csvfs_free() -> csvfs_mount() with a new incarnation -> csvfs_open_adopt(), images' uses
+ */
+int csvfs_may_rejoin(const struct csvfs *fs);
+struct csvfs_opened { uint64_t ino; uint32_t gen, opens; };
+void csvfs_open_walk(struct csvfs *fs, void (*fn)(void *arg, const struct csvfs_opened *o), void *arg);
+/* Handles of the last life.  Of a file that is gone meanwhile (it had no name any more) they answer -ESTALE until they are released. */
+int csvfs_open_adopt(struct csvfs *fs, const struct csvfs_opened *o);
 /* Forgets everything, as a crash would.  After csvfs_umount(), or directly before sched_free(): nothing of it may run again. */
 void csvfs_free(struct csvfs *fs);
 int csvfs_errno(int err);		/* positive errno; 0 stays 0 */

@@ -91,6 +91,7 @@ struct csvfs {
 	bool healing;			/* a healed minority is giving back (withdraw.c) */
 	bool jnl_ending, jnl_ended;	/* fs_jnl_end() */
 	int jnl_end_ret;
+	enum { HEAL_NONE, HEAL_ON, HEAL_DONE, HEAL_FAILED } heal;	/* the others went on without us (withdraw.c) */
 	struct glock_holder mount_gh;	/* `mount` PR for the life of the mount */
 };
 

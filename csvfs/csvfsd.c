@@ -7,7 +7,7 @@
  *	stop	(umount(8), SIGTERM, or the kernel ended the connection)
  *		FUSE unmounted -> workers joined -> core unmounts (commit, write back, slot FREE) -> ports closed
  *
- * The core withdrawing is no stop: the mount stays and answers EIO until somebody unmounts it.
+ * The core withdrawing is no stop: the mount stays and answers EIO until somebody unmounts it; or it joins anew (csvfsd_rejoin.c).
  */
 #include "csvfs/csvfsd_internal.h"
 
@@ -36,6 +36,7 @@ struct csvfsd {
 	struct ready ready;
 	struct fused f;
 	struct ctl *ctl;
+	struct rejoin *rejoin;
 	struct csv_err err;
 	bool mounted, stopping;
 	int sig_fd, exit_code;
@@ -107,6 +108,7 @@ static void stop_coro(void *arg)
 		fuse_session_unmount(d->f.se);
 		utab_remove(d->opt.device, d->opt.dir);
 	}
+	rejoin_stop(d->rejoin);		/* requests that wait for the next life answer */
 	workers_stop(&d->f);
 	if (d->f.fs && csvfs_plocks(d->f.fs))
 		plock_close(csvfs_plocks(d->f.fs));
@@ -175,17 +177,18 @@ static void on_state(void *arg, enum csvfs_state st, const char *reason)
 	else
 		log_to(&d->w.log, st == CSVFS_WITHDRAWN ? LOG_L_ERR : LOG_L_NOTE, "%s: %s%s%s", d->opt.dir, name[st], *reason ? ": " : "",
 		       reason);
+	rejoin_state(d->rejoin, st);
 }
 
 static void start_coro(void *arg)
 {
 	struct csvfsd *d = arg;
-	struct csvfs_options o = { .read_only = d->opt.read_only, .noatime = true, .incarnation = d->w.incarnation };
 	struct csvfs_events ev = { .state = on_state, .locks_lost = on_locks_lost, .arg = d };
+	struct csvfs_options o;
 	struct fused *f = &d->f;
 	int rc;
 
-	snprintf(o.node_name, sizeof(o.node_name), "%s", d->w.node_name);
+	csvfsd_core_options(&d->w, &d->opt, &o);
 	d->w.clean = false;
 	rc = csvfs_mount(&d->w.env, &o, &ev, &f->fs, &d->err);
 	if (rc) {
@@ -285,8 +288,13 @@ static int run(struct csvfsd *d)
 	d->f.dev_fd = real_blk_fd(d->w.env.blk);
 	d->f.ended_msg.fn = session_ended;
 	fop_watch_init(&d->f);
+	waitq_init(&d->f.life_wq);
 	pthread_mutex_init(&d->f.buf_lock, NULL);
 	rc = signals_open(d);
+	if (!rc) {
+		d->rejoin = rejoin_new(&d->w, &d->f, &d->opt, &(struct csvfs_events){ .state = on_state, .locks_lost = on_locks_lost, .arg = d });
+		rc = d->rejoin ? 0 : -ENOMEM;
+	}
 	if (!rc)
 		rc = ctl_start(&d->w, &d->f, &d->opt, &d->ctl, &d->err);
 	if (!rc)
@@ -308,6 +316,7 @@ static int run(struct csvfsd *d)
 	if (d->f.dp)
 		dp_table_free(d->f.dp);
 	iobuf_free_all(&d->f);
+	free(d->rejoin);
 	world_close(&d->w);
 	if (d->sig_fd > 0)
 		close(d->sig_fd);

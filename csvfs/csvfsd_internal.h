@@ -5,6 +5,7 @@
  *	csvfsd.c	  main: order of start and stop, signals
  *	csvfsd_options.c  command line
  *	csvfsd_ready.c	  going to the background; telling the caller of mount how it went
+ *	csvfsd_rejoin.c	  a healed minority joins anew under its mount
  *	csvfsd_utab.c	  what umount(8) is told
  *	csvfsd_world.c	  the ports, put together (struct env)
  *	fuse_*.c	  requests
@@ -37,6 +38,13 @@ int ready_background(struct ready *ret, struct csv_err *err);
 void ready_ok(struct ready *r);
 void ready_fail(struct ready *r, const struct csv_err *err);
 
+/* ---- csvfsd_rejoin.c ------------------------------------------------------------------------------------------------- */
+struct world;
+struct rejoin;
+struct rejoin *rejoin_new(struct world *w, struct fused *f, const struct csvfsd_options *opt, const struct csvfs_events *ev);
+void rejoin_state(struct rejoin *r, enum csvfs_state st);	/* with every change of state */
+void rejoin_stop(struct rejoin *r);		/* the mount ends: nobody waits for a next life any more; awaits */
+
 /* ---- csvfsd_utab.c --------------------------------------------------------------------------------------------------- */
 /* umount(8) of this mount waits until the daemon has left; false: it cannot be told (after mounting, before "mounted" is said). */
 bool utab_add(const char *device, const char *dir);
@@ -55,6 +63,7 @@ struct world {
 	char node_name[64];
 	void *lock;			/* node-local: this volume is mounted here at most once; held by memory alone */
 	char lock_path[128], group[48];
+	uint32_t nodeid;
 	struct real_witness *witness;
 	bool clean;			/* never joined, or left in order: the witness has nothing to say */
 	struct cluster_port *cluster_port;
@@ -63,6 +72,9 @@ struct world {
 };
 /* Before any thread: the fencing helper is forked here (R15). 0 or -errno with err. Everything is undone on failure. */
 int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *err);
+void csvfsd_core_options(const struct world *w, const struct csvfsd_options *o, struct csvfs_options *ret);
+/* The old core is gone: another incarnation, its own way into the group and to its peers.  May be tried again when it fails. */
+int world_next_life(struct world *w, struct csv_err *err);
 /* For the next mount on this node: it waits until this daemon has gone. */
 void world_leaving(struct world *w);
 /* Nothing in flight any more. */

@@ -197,7 +197,7 @@ static int lock_volume(struct world *w, const struct csvfsd_options *o, struct c
 
 /* ---- putting it together ------------------------------------------------------------------------------------------------- */
 
-static int open_cluster(struct world *w, const struct cluster_facts *facts, struct csv_err *err)
+static int open_cluster(struct world *w, struct csv_err *err)
 {
 	int rc;
 
@@ -207,7 +207,7 @@ static int open_cluster(struct world *w, const struct cluster_facts *facts, stru
 	w->env.cluster = cluster_new(w->sched, w->cluster_port, w->incarnation);
 	if (!w->env.cluster)
 		return csv_err_set(err, -ENOMEM, "out of memory");
-	rc = real_link_new(w->loop, &w->log, w->geo.lockspace, facts->self, &w->link_port, err);
+	rc = real_link_new(w->loop, &w->log, w->geo.lockspace, w->nodeid, &w->link_port, err);
 	if (rc)
 		return rc;
 	w->env.mesh = mesh_new(w->sched, w->env.cluster, w->link_port, w->geo.lockspace);
@@ -224,7 +224,46 @@ static int check_facts(const struct cluster_facts *f, struct world *w, struct cs
 		log_to(&w->log, LOG_L_WARN, "corosync.conf: crypto_cipher and crypto_hash are not set: anyone on its network can take "
 					    "part in the cluster");
 	snprintf(w->node_name, sizeof(w->node_name), "%s", f->node_name);
+	w->nodeid = f->self;
 	return 0;
+}
+
+static void new_incarnation(struct world *w)
+{
+	do {
+		w->incarnation = w->rnd.u64(&w->rnd);
+	} while (!w->incarnation);
+}
+
+static void close_cluster(struct world *w)
+{
+	if (w->env.cluster)
+		cluster_stop(w->env.cluster);
+	mesh_free(w->env.mesh);
+	w->env.mesh = NULL;
+	if (w->link_port)
+		real_link_free(w->link_port);
+	w->link_port = NULL;
+	cluster_free(w->env.cluster);
+	w->env.cluster = NULL;
+	if (w->cluster_port)
+		real_cluster_free(w->cluster_port);
+	w->cluster_port = NULL;
+}
+
+int world_next_life(struct world *w, struct csv_err *err)
+{
+	close_cluster(w);
+	new_incarnation(w);
+	real_witness_next_life(w->witness, w->incarnation);
+	blk_gate_open(w->env.blk);
+	return open_cluster(w, err);
+}
+
+void csvfsd_core_options(const struct world *w, const struct csvfsd_options *o, struct csvfs_options *ret)
+{
+	*ret = (struct csvfs_options){ .read_only = o->read_only, .noatime = true, .incarnation = w->incarnation };
+	snprintf(ret->node_name, sizeof(ret->node_name), "%s", w->node_name);
 }
 
 int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *err)
@@ -239,8 +278,7 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 	real_clock_init(&w->clock);
 	real_rnd_init(&w->rnd);
 	log_open(w, o);
-	while (!w->incarnation)
-		w->incarnation = w->rnd.u64(&w->rnd);
+	new_incarnation(w);
 	rc = probe_volume(w, o, err);
 	if (!rc)
 		rc = lock_volume(w, o, err);
@@ -262,7 +300,7 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 	if (!rc)
 		rc = real_blk_open(o->device, 0, w->loop, &w->env.blk, err);
 	if (!rc)
-		rc = open_cluster(w, &facts, err);
+		rc = open_cluster(w, err);
 	if (rc) {
 		world_close(w);
 		return rc;
@@ -277,14 +315,7 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 
 void world_close(struct world *w)
 {
-	if (w->env.cluster)
-		cluster_stop(w->env.cluster);
-	mesh_free(w->env.mesh);
-	if (w->link_port)
-		real_link_free(w->link_port);
-	cluster_free(w->env.cluster);
-	if (w->cluster_port)
-		real_cluster_free(w->cluster_port);
+	close_cluster(w);
 	if (w->env.blk)
 		blk_close(w->env.blk);
 	real_fence_stop(w->fence_helper);

@@ -32,10 +32,15 @@ static void run_coro(void *arg)
 	for (i = 0; i < ARRAY_SIZE(verbs); i++)
 		if (!strcmp(verb, verbs[i].verb))
 			break;
-	if (i < ARRAY_SIZE(verbs))
+	if (i < ARRAY_SIZE(verbs) && r.c->f->moving) {
+		reply = rpc_reply_error(RPC_CONFLICT, "%s: the others went on without this node; it is joining anew", r.c->dir);
+	} else if (i < ARRAY_SIZE(verbs)) {
+		r.c->f->inside++;
 		reply = verbs[i].fn(r.c, rpc_call_args(r.call));
-	else
+		life_leave(r.c->f);
+	} else {
 		reply = rpc_reply_error(RPC_USAGE, "csvfsd knows no \"%s\"; is csvctl of a newer version than the running daemon?", verb);
+	}
 	rpc_call_reply_take(r.call, reply);
 }
 

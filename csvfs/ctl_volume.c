@@ -94,12 +94,15 @@ static json_t *summary(struct ctl *c, json_t *reply)
 	const struct cluster_view *v = cluster_current(c->w->env.cluster);
 	const char *why = "mounting";
 	enum csvfs_state st = fs ? csvfs_state(fs, &why) : CSVFS_JOINING;
+	bool pausing = st == CSVFS_WITHDRAWN && life_may_come_back(c->f);	/* R11 */
 	char reason[256];
 	char uuid[CSV_UUID_TEXT_BYTES], lockspace[20];
 	struct csvfs_statfs sp;
 	json_t *o;
 	int rc;
 
+	if (pausing)
+		st = CSVFS_PAUSED;
 	snprintf(reason, sizeof(reason), "%s", why);	/* the volume may be gone after an await */
 	snprintf(lockspace, sizeof(lockspace), "%016" PRIx64, g->lockspace);
 	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:b}", "name", g->label[0] ? g->label : c->dir, "dir", c->dir,
@@ -110,7 +113,7 @@ static json_t *summary(struct ctl *c, json_t *reply)
 		return NULL;
 	set(o, "slot", fs && csvfs_slot(fs) != CSV_NO_SLOT ? json_integer(csvfs_slot(fs)) : json_null());
 	set(o, "size_bytes", json_integer(INT(g->total_blk) << CSV_BLOCK_SHIFT));
-	rc = fs && st != CSVFS_WITHDRAWN ? space_get(c, &sp) : -ENODEV;
+	rc = fs && st != CSVFS_WITHDRAWN && !pausing ? space_get(c, &sp) : -ENODEV;
 	set(o, "free_bytes", rc ? json_null() : json_integer(INT(sp.bfree) * sp.bsize));
 	if (rc == -ETIMEDOUT)
 		rpc_reply_warn(reply, "%s: free space unknown: the disk did not answer within %u ms", c->dir, CTL_DISK_MS);

@@ -304,6 +304,12 @@ bool dp_close_all(struct dp_table *t, uint64_t deadline_ns)
 	return true;
 }
 
+void dp_open_all(struct dp_table *t)
+{
+	csv_assert(cds_list_empty(&t->inodes));
+	t->closed = false;
+}
+
 void dp_gate_open(struct dp_table *t, struct dp_inode *d)
 {
 	csv_assert(d->closers > 0);

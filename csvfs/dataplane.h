@@ -67,6 +67,8 @@ void dp_gate_open(struct dp_table *t, struct dp_inode *d);
 /* Withdraw: closes every gate for good and awaits every drain, until `deadline_ns` (clock_mono_ns) at most; gates of later inodes stay
  * closed too.  False: something is still in flight. */
 bool dp_close_all(struct dp_table *t, uint64_t deadline_ns);
+/* For the next life of this node: the last one has freed all of its inodes. */
+void dp_open_all(struct dp_table *t);
 bool dp_is_drained(const struct dp_table *t);		/* nothing has passed a gate and is not over yet */
 /* Puts a new map in force (takes it); NULL: nothing is allowed.  Any time; requests under way keep the old one, so shrinking what is
  * allowed needs a closed gate. */

@@ -73,6 +73,9 @@ struct fop {
 	int falloc_mode, whence;
 	bool data_only;
 	struct { uint8_t kind, type; bool unlock, wait; uint32_t pid; uint64_t start, end; } lock;	/* plock.h */
+	bool again;			/* not answered: asked again in the next life */
+	bool made, wrote;		/* what it has done already: CREATE made the name, WRITE wrote `done_len` */
+	size_t done_len;
 	struct iobuf *buf;		/* WRITE: payload at base + 4096; READ: filled there */
 	struct fuse_file_info fi;
 };
@@ -129,6 +132,12 @@ struct fused {
 	uint64_t refusals;
 	struct use_ask *asks;		/* who uses it? questions under way */
 	uint64_t raw_said_ino, raw_said_change;	/* the last file of which the log says why it has no raw view */
+	/* csvfsd_rejoin.c */
+	struct waitq life_wq;
+	unsigned inside;		/* requests and calls of csvctl that may be in the core */
+	bool rejoining;			/* this life of the core ends, the next is not there yet */
+	bool moving;			/* there are no ports just now */
+	bool final;			/* there will be no next life */
 	/* any thread */
 	pthread_mutex_t buf_lock;
 	struct iobuf *buf_free;
@@ -167,6 +176,11 @@ void fop_reply_err(struct fop *op, int err);
 void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st);
 void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e);
 void fop_open_flags(struct fop *op);
+
+/* csvfsd_rejoin.c: between them the core stays as it is.  0; -EINTR; -EIO: there is none and will be none. */
+int life_enter(struct fused *d);
+void life_leave(struct fused *d);
+bool life_may_come_back(const struct fused *d);
 
 /* fuse_use.c: on the control thread; all await */
 void use_start(struct fused *d);			/* before the mesh starts */

@@ -169,8 +169,9 @@ void lock_run_set(struct fop *op)
 	struct plock_who who = who_of(op);
 	int err = handle_of(op) && handle_of(op)->lock_lost ? -EIO : set(op, &who);
 
-	users_add(op->d, -1);
 	fop_reply_err(op, err);
+	if (!op->again)			/* asked once more, it is under way still */
+		users_add(op->d, -1);
 }
 
 void lock_run_flush(struct fop *op)

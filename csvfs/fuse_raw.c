@@ -276,7 +276,8 @@ static void read_raw(struct fop *op)
 {
 	ssize_t n;
 
-	op->buf = iobuf_get(op->d);
+	if (!op->buf)
+		op->buf = iobuf_get(op->d);
 	if (!op->buf) {
 		fop_reply_err(op, -ENOMEM);
 		return;

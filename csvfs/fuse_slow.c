@@ -43,6 +43,10 @@ void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_at
 
 void fop_reply_err(struct fop *op, int err)
 {
+	if (err == -CSV_E_WITHDRAWN && life_may_come_back(op->d)) {
+		op->again = true;	/* RJ1 */
+		return;
+	}
 	fuse_reply_err(op->req, csvfs_errno(err));
 }
 
@@ -137,7 +141,12 @@ static void run_create(struct fop *op)
 {
 	struct fused *d = op->d;
 	struct fuse_entry_param e;
-	int err = csvfs_create(d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, 0, true, &op->attr);
+	int err;
+
+	if (op->made)			/* in the last life of this node */
+		err = csvfs_open(d->fs, op->attr.ino, op->attr.gen);
+	else
+		err = csvfs_create(d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, 0, true, &op->attr);
 
 	/*
 	 * Another node made the name after the kernel had looked it up.  Without O_EXCL that is no error for the caller, but it is the
@@ -146,6 +155,7 @@ static void run_create(struct fop *op)
 	if (err == -EEXIST && !(op->fi.flags & O_EXCL))
 		err = -ESTALE;
 	if (!err) {
+		op->made = true;
 		err = open_plain(op, op->attr.ino, op->attr.gen);
 		if (err)
 			csvfs_release(d->fs, op->attr.ino);
@@ -235,7 +245,8 @@ static void run_read(struct fop *op)
 {
 	ssize_t n;
 
-	op->buf = iobuf_get(op->d);
+	if (!op->buf)
+		op->buf = iobuf_get(op->d);
 	if (!op->buf) {
 		fop_reply_err(op, -ENOMEM);
 		return;
@@ -250,10 +261,15 @@ static void run_read(struct fop *op)
 static void run_write(struct fop *op)
 {
 	uint64_t at;
-	ssize_t n = csvfs_write(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len,
-				op->fi.flags & O_APPEND, &at);
+	ssize_t n = op->wrote ? (ssize_t)op->done_len :
+				csvfs_write(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len,
+					    op->fi.flags & O_APPEND, &at);
 	int err;
 
+	if (n >= 0) {
+		op->wrote = true;	/* an append is not done twice */
+		op->done_len = (size_t)n;
+	}
 	if (n >= 0 && op->fi.flags & (O_SYNC | O_DSYNC)) {
 		err = csvfs_fsync(op->d->fs, op->node.ino, op->node.gen, (op->fi.flags & O_SYNC) != O_SYNC);
 		if (err)
@@ -369,8 +385,18 @@ static void fop_coro(void *arg)
 	struct fused *d = op->d;
 	uint64_t took;
 
-	if (!raw_run(op))
-		run[op->kind](op);
+	do {
+		int err = life_enter(d);
+
+		op->again = false;
+		if (err) {
+			fuse_reply_err(op->req, -err);
+			break;
+		}
+		if (!raw_run(op))
+			run[op->kind](op);
+		life_leave(d);
+	} while (op->again);
 	d->served[op->kind]++;
 	took = (sched_now_ns(d->sched) - op->started_ns) / NS_PER_MS;
 	if (took >= SLOW_MS)

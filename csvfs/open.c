@@ -279,3 +279,49 @@ void csvfs_release_all(struct csvfs *fs)
 			csvfs_release(fs, f.ino);
 	} while (f.ino);
 }
+
+/* ---- from one life of this node to the next -------------------------------------------------------------------------------------- */
+
+struct walk_open { struct csvfs *fs; void (*fn)(void *arg, const struct csvfs_opened *o); void *arg; };
+
+static bool walk_one(void *arg, const struct glock_info *i)
+{
+	const struct walk_open *w = arg;
+	const struct inode *ip;
+
+	if (!inode_is_open(w->fs, i->owner))
+		return true;
+	ip = glock_find(w->fs, i->owner)->obj;
+	w->fn(w->arg, &(struct csvfs_opened){ ip->ino, ip->gen, ip->opens });
+	return true;
+}
+
+void csvfs_open_walk(struct csvfs *fs, void (*fn)(void *arg, const struct csvfs_opened *o), void *arg)
+{
+	glock_walk(fs, walk_one, &(struct walk_open){ fs, fn, arg });
+}
+
+int csvfs_open_adopt(struct csvfs *fs, const struct csvfs_opened *o)
+{
+	struct glock *gl = glock_ref(fs, OWN_INODE(o->ino));
+	struct inode *ip = gl ? inode_of_glock(gl) : NULL;
+	struct iref r;
+	int err;
+
+	if (!ip) {
+		glock_unref(gl);
+		return -ENOMEM;
+	}
+	co_mutex_lock(fs->env->sched, &ip->open_mx);
+	err = inode_get(fs, o->ino, o->gen, DLM_CR, INODE_ATTR, &r);
+	if (!err || err == -ESTALE) {
+		ip->opens += o->opens;		/* under the lock where there is one: OP1 */
+		if (!err)
+			inode_put(&r);
+		err = 0;
+	}
+	co_mutex_unlock(fs->env->sched, &ip->open_mx);
+	if (err)
+		glock_unref(gl);	/* else the reference is that of the handles */
+	return err;
+}

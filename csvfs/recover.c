@@ -158,6 +158,13 @@ static void set_lost(struct rcv_node *n, uint64_t first, uint64_t last)
 	n->lost = true;
 }
 
+static void log_lost(const struct rcv_node *n)
+{
+	if (!n->lost)
+		fs_log(n->rcv->fs, LOG_L_NOTE, "node %u is lost%s%s", n->who.nodeid, n->fenced ? ", proven gone: " : "",
+		       n->fenced ? slot_proof_name(n->kind) : "");
+}
+
 void rcv_set_lost(struct rcv_node *n)
 {
 	if (!n->lost)
@@ -328,6 +335,8 @@ static void heard(struct recover *r, struct cluster_node from, const struct fact
 	n = rcv_get(r, f->who);
 	if (!n)
 		return;
+	if (f->flags & FACT_LOST && !(f->flags & FACT_REPLAYED))
+		log_lost(n);		/* another member's word may be here before our own lock manager's */
 	if (f->flags & FACT_LOST)
 		set_lost(n, f->lost_first, f->lost_last);
 	if (f->flags & FACT_FENCED) {
@@ -473,9 +482,7 @@ static void on_dlm_lost(void *arg, const struct cluster_node *who, uint32_t coun
 
 		if (!n)
 			continue;
-		if (!n->lost)
-			fs_log(r->fs, LOG_L_NOTE, "node %u is lost%s%s", who[i].nodeid, n->fenced ? ", proven gone: " : "",
-			       n->fenced ? slot_proof_name(n->kind) : "");
+		log_lost(n);
 		rcv_set_lost(n);
 	}
 }

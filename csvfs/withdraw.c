@@ -43,8 +43,9 @@ static void withdraw_coro(void *arg)
 {
 	struct csvfs *fs = arg;
 	uint64_t start = fs_now_ns(fs);
+	bool drained = drain(fs, start + DRAIN_MS * NS_PER_MS);
 
-	if (drain(fs, start + DRAIN_MS * NS_PER_MS)) {
+	if (drained) {
 		uint64_t ms = (fs_now_ns(fs) - start) / NS_PER_MS;
 
 		if (!recover_announce_gone(fs, fs->slot == CSV_NO_SLOT ? CSV_PROOF_RELEASE : CSV_PROOF_WITHDRAW, SAY_MS))
@@ -58,6 +59,8 @@ static void withdraw_coro(void *arg)
 	}
 	cluster_stop(fs->env->cluster);
 	fs->left = true;
+	if (fs->heal == HEAL_ON)
+		fs->heal = drained ? HEAL_DONE : HEAL_FAILED;
 	sched_wake_all(fs->env->sched, &fs->state_wq);
 }
 
@@ -68,8 +71,10 @@ static void gone(struct csvfs *fs, const char *reason)
 		fs_set_state(fs, CSVFS_WITHDRAWN, "%s", reason);
 	fs_log(fs, LOG_L_ERR, "volume %s: withdrawn: %s", fs->geo.label, reason);
 	glock_withdraw_all(fs);
-	if (fs_spawn(fs, "withdraw", withdraw_coro, fs) < 0)
+	if (fs_spawn(fs, "withdraw", withdraw_coro, fs) < 0) {
+		fs->heal = HEAL_FAILED;
 		fs_log(fs, LOG_L_ERR, "volume %s: out of memory while withdrawing: the others must fence this node", fs->geo.label);
+	}
 }
 
 void fs_withdraw(struct csvfs *fs, const char *fmt, ...)
@@ -146,8 +151,13 @@ static void heal_coro(void *arg)
 		ret = fs_jnl_end(fs);
 	if (!ret && fs->slot != CSV_NO_SLOT && !fs->env->blk->gate_closed)
 		ret = slot_write_free(fs);
-	if (ret < 0)
-		fs_log(fs, LOG_L_ERR, "volume %s: write back after the others went on: %s", fs->geo.label, csv_err_describe(ret));
+	if (!ret && fs->env->blk->gate_closed)
+		ret = -CSV_E_FENCED;
+	if (ret < 0) {
+		fs->heal = HEAL_FAILED;
+		fs_log(fs, LOG_L_ERR, "volume %s: write back after the others went on: %s; unmount and mount again", fs->geo.label,
+		       csv_err_describe(ret));
+	}
 	gone(fs, fs->reason);
 	fs->healing = false;
 	sched_wake_all(fs->env->sched, &fs->state_wq);
@@ -157,11 +167,18 @@ void fs_purged(struct csvfs *fs)
 {
 	if (fs->state == CSVFS_WITHDRAWN)
 		return;
-	fs_set_state(fs, CSVFS_WITHDRAWN, "the others went on without this node; unmount and mount again");
+	fs_set_state(fs, CSVFS_WITHDRAWN, "the others went on without this node; it writes back what it had, and joins anew");
+	fs->heal = HEAL_ON;
 	glock_withdraw_all(fs);
 	fs->healing = true;
 	if (fs_spawn(fs, "heal", heal_coro, fs) < 0) {
 		fs->healing = false;
+		fs->heal = HEAL_FAILED;
 		gone(fs, fs->reason);
 	}
+}
+
+int csvfs_may_rejoin(const struct csvfs *fs)
+{
+	return fs->heal == HEAL_ON ? -EAGAIN : fs->heal == HEAL_DONE ? 0 : -CSV_E_WITHDRAWN;
 }

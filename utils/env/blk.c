@@ -92,6 +92,12 @@ void blk_gate_close(struct blk *b)
 	b->gate_closed = true;
 }
 
+void blk_gate_open(struct blk *b)
+{
+	csv_assertf(b->inflight == 0, "%u requests in flight", b->inflight);
+	b->gate_closed = false;
+}
+
 void blk_close(struct blk *b)
 {
 	if (!b)

@@ -62,6 +62,7 @@ struct blk {
 /* Never fails itself: errors come in r->result through done(). */
 void blk_submit(struct blk *b, struct blk_req *r);
 void blk_gate_close(struct blk *b);
+void blk_gate_open(struct blk *b);		/* for the next life of this node; nothing of the last is in flight */
 void blk_close(struct blk *b);			/* NULL allowed; inflight must be 0 */
 
 /* For ports: every request ends in exactly one of these.  blk_complete() is not for inside ops->submit(). */

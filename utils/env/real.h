@@ -57,6 +57,8 @@ struct real_witness;
  * volume is opened.  lock_path is locked by lock_into_memory().
  */
 int real_witness_start(const char *lock_path, const char *group, uint64_t incarnation, struct real_witness **ret, struct csv_err *err);
+/* This process goes on with a new life: of that one it speaks from now on. */
+void real_witness_next_life(struct real_witness *w, uint64_t incarnation);
 /* clean: the others know from ourselves that we are gone; else it speaks when this process has ended.  NULL allowed. */
 void real_witness_stop(struct real_witness *w, bool clean);
 
