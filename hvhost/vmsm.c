@@ -605,7 +605,9 @@ static void on_qemu(struct vmsm *sm, enum vmsm_qemu qemu, enum vmsm_mig mig)
 	if (sm->qemu == VMSM_Q_DYING || sm->qemu == VMSM_Q_NONE)
 		return;
 	sm->qemu = qemu;
-	sm->mig = mig;
+	/* An answer that was asked for before the switch-over went on: it does not come back. */
+	if (sm->mig != VMSM_M_DEVICE || mig != VMSM_M_PRESWITCH)
+		sm->mig = mig;
 	if (qemu == VMSM_Q_IOERROR)
 		sm->storage_bad = 1;
 	if (qemu == VMSM_Q_RUNNING)
@@ -620,6 +622,8 @@ static void on_done(struct out *o, const struct vmsm_event *ev)
 		return;
 	sm->busy = 0;
 	if (!ev->status) {
+		if (ev->done == VMSM_A_MIGRATE_CONTINUE && sm->mig == VMSM_M_PRESWITCH)
+			sm->mig = VMSM_M_DEVICE;
 		if (ev->done == VMSM_A_CONT && (sm->rec.flags & LEASE_MOVED))
 			act(o, VMSM_A_ANNOUNCE_SELF);
 		return;

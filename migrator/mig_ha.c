@@ -129,7 +129,7 @@ void mig_lease_story(struct mig *m, const struct lease *l, bool bulk)
 		return;
 	if (mig_is_leader(m) && !(bulk && s->l.state == LEASE_NONE))
 		tell(m, &s->l, l);
-	if (s->l.state != l->state || s->l.epoch != l->epoch) {
+	if (s->l.state != l->state || s->l.epoch != l->epoch || s->l.txid != l->txid) {
 		s->since_ns = mig_now(m);
 		s->said_late = false;
 	}
@@ -183,7 +183,7 @@ static void look_late(struct mig *m, const struct lease *l)
 	const char *st = mig_text(v, "qemu");
 
 	HASH_FIND_STR(m->seen, l->vm, s);
-	if (!s || s->said_late || l->state != LEASE_RUNNING || l->want != LEASE_WANT_RUN || !mig_is_member(m, l->owner) ||
+	if (!s || s->said_late || l->state != LEASE_RUNNING || lease_is_intent(l) || l->want != LEASE_WANT_RUN || !mig_is_member(m, l->owner) ||
 	    mig_now(m) - s->since_ns < RESUME_NS || !strcmp(st, "running"))
 		return;
 	s->said_late = true;

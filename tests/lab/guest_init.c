@@ -10,8 +10,9 @@
  * is lost; a number said twice was executed twice. Other lines: "B <text>" while booting, "E
  * <text>" for an error, "F <n>" when the area is full.
  *
- *  - with csv.tcp, the talker holds one TCP connection and sends "<n> <chain>" over it every csv.tick_ms, where chain is made of
- * the one before: a receiver outside sees every loss, doubling and break;
+ *  - with csv.tcp, the talker holds one TCP connection and sends "<n> <chain> <record>" over it every csv.tick_ms, where chain is made of
+ * the one before and record is the last durable one: a receiver outside sees every loss, doubling, pause and break. Then ticks and
+ * records are not said on the serial port;
  *  - with csv.wit_off, the witness writes one block (boot id, counter) to csv.rec_dev every 100 ms: two guests that run at once
  * would write in turns.
  *
@@ -37,6 +38,7 @@
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/random.h>
 #include <sys/reboot.h>
@@ -59,6 +61,7 @@ struct options {
 	char ip[32];
 	char tcp[64];
 	uint64_t wit_off;
+	uint64_t *durable; /* shared by all processes */
 };
 
 static uint64_t now_ms(void)
@@ -254,7 +257,9 @@ static void recorder(const struct options *o, int port)
 			say(port, "E record %llu: %s\n", (unsigned long long)n, strerror(errno));
 			return;
 		}
-		say(port, "R %llu\n", (unsigned long long)n);
+		__atomic_store_n(o->durable, n, __ATOMIC_SEQ_CST);
+		if (!o->tcp[0])
+			say(port, "R %llu\n", (unsigned long long)n);
 		nanosleep(&ts, NULL);
 	}
 	say(port, "F %llu\n", (unsigned long long)max);
@@ -367,7 +372,8 @@ static void talker(const struct options *o, int port)
 	say(port, "B connected\n");
 	for (uint64_t i = 1;; i++) {
 		chain = (chain ^ i) * 1099511628211ull;
-		n = snprintf(line, sizeof(line), "%llu %016llx\n", (unsigned long long)i, (unsigned long long)chain);
+		n = snprintf(line, sizeof(line), "%llu %016llx %llu\n", (unsigned long long)i, (unsigned long long)chain,
+			     (unsigned long long)__atomic_load_n(o->durable, __ATOMIC_SEQ_CST));
 		if (write(fd, line, (size_t)n) != n) {
 			say(port, "E tcp %llu: %s\n", (unsigned long long)i, strerror(errno));
 			return;
@@ -426,6 +432,11 @@ int main(void)
 	}
 	say(port, "B init\n");
 	modules_load(port);
+	o.durable = mmap(NULL, sizeof(*o.durable), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (o.durable == MAP_FAILED) {
+		say(port, "E mmap: %s\n", strerror(errno));
+		reboot(RB_POWER_OFF);
+	}
 	if (o.rec_dev[0] && !fork()) {
 		recorder(&o, port);
 		_exit(0);
@@ -434,9 +445,13 @@ int main(void)
 		witness(&o, port);
 		_exit(0);
 	}
-	if (o.tcp[0] && !fork()) {
-		talker(&o, port);
-		_exit(0);
+	if (o.tcp[0]) {
+		if (!fork()) {
+			talker(&o, port);
+			_exit(0);
+		}
+		for (;;)
+			pause();
 	}
 	ticker(&o, port);
 }

@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""The far end of a test guest's connection (guest_init.c, talker): every line "<n> <chain>" must follow from the one before.
+"""The far end of a test guest's connection (guest_init.c, talker): every line "<n> <chain> <record>" must follow from the one before.
 
-usage: tcpwatch.py ADDRESS PORT      reads "report" lines from stdin, answers JSON; ends with its stdin
+usage: tcpwatch.py ADDRESS PORT      reads commands from stdin, answers JSON; ends with its stdin
 
-{"connections", "messages", "broken" (lines that did not follow), "closed" (connections that ended), "longest_ms", "age_ms" (of the last line)}
-longest_ms: the longest silence within a connection since the last report.
+mark	a window begins
+report	see below
+
+{"connections", "messages", "broken" (lines that did not follow), "closed" (connections that ended), "window" (lines since the mark),
+ "longest_ms" (the longest silence since the mark, the one before the first line included), "age_ms" (of the last line),
+ "record" (the last that was said to be durable), "record_back" (times it went back within a connection)}
 """
 import json
+import os
 import select
 import socket
 import sys
@@ -21,28 +26,33 @@ class Conn:
         self.buffer = b""
         self.number = 0
         self.chain = 14695981039346656037
-        self.last = time.monotonic()
+        self.record = 0
 
 
 class Watch:
     def __init__(self):
         self.conns = {}
-        self.count = {"connections": 0, "messages": 0, "broken": 0, "closed": 0}
+        self.count = {"connections": 0, "messages": 0, "broken": 0, "closed": 0, "record": 0, "record_back": 0}
         self.longest = 0.0
+        self.window = 0
+        self.last = time.monotonic()
         self.first_broken = ""
 
     def line(self, c, text):
         try:
-            number, chain = text.split()
-            number, chain = int(number), int(chain, 16)
+            number, chain, record = text.split()
+            number, chain, record = int(number), int(chain, 16), int(record)
         except ValueError:
-            number = chain = -1
+            number = chain = record = -1
         c.number += 1
         c.chain = ((c.chain ^ c.number) * 1099511628211) & MASK
         if (number, chain) != (c.number, c.chain):
             self.count["broken"] += 1
             self.first_broken = self.first_broken or f"{text!r} instead of {c.number} {c.chain:016x}"
         self.count["messages"] += 1
+        self.window += 1
+        self.count["record_back"] += record < c.record
+        c.record = self.count["record"] = record
 
     def read(self, c):
         try:
@@ -54,8 +64,8 @@ class Watch:
             self.count["closed"] += 1
             c.sock.close()
             return False
-        self.longest = max(self.longest, now - c.last)
-        c.last = now
+        self.longest = max(self.longest, now - self.last)
+        self.last = now
         c.buffer += data
         *lines, c.buffer = c.buffer.split(b"\n")
         for text in lines:
@@ -63,14 +73,17 @@ class Watch:
         return True
 
     def report(self):
-        last = max((c.last for c in self.conns.values()), default=0)
-        out = dict(self.count, longest_ms=round(self.longest * 1000, 1), age_ms=round((time.monotonic() - last) * 1000, 1) if last else None,
-                   first_broken=self.first_broken)
-        self.longest = 0.0
+        out = dict(self.count, longest_ms=round(self.longest * 1000, 1), age_ms=round((time.monotonic() - self.last) * 1000, 1),
+                   window=self.window, first_broken=self.first_broken)
         print(json.dumps(out), flush=True)
 
 
 def main():
+    try:
+        # who stamps late would report pauses of its own
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
+    except OSError:
+        pass
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((sys.argv[1], int(sys.argv[2])))
@@ -88,6 +101,9 @@ def main():
                 line = sys.stdin.readline()
                 if not line:
                     return
+                if line.strip() == "mark":
+                    # the silence that is going on belongs to both windows
+                    watch.longest, watch.window = 0.0, 0
                 watch.report()
             elif not watch.read(watch.conns[r]):
                 del watch.conns[r]

@@ -2,7 +2,7 @@
 
     hosts = Hosts(vmlib.Lab("name")).up()
     hosts.ctl("n1", "vm", "create", "web1", ...)            # csvctl's JSON; CtlError with its exit code
-    watch = hosts.tcp_watch(7001)                           # the other end of the guests' connections, outside every node
+    guest = hosts.create("n1", "web1", 1)                   # a VM with a disk, and the far end of its connection, outside every node
     hosts.down()
 
 The guests have a network of their own: a bridge br0 in every node, joined outside the nodes, where HOST_IP listens. A cut or a power
@@ -10,9 +10,11 @@ cut of a node's cluster network is none of it.
 """
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import vmlib
 from vmlib import VmError
@@ -197,73 +199,58 @@ class Hosts:
             vmlib.run(guest_sh, "initrd", initrd)
         return vmlib.run(guest_sh, "kernel"), initrd
 
-    def create(self, node, name, number, size="64M", memory="160M", image=None, kind=("--format", "vhd", "--type", "fixed"), append="", more=()):
-        """A VM with a disk of its own: guest `number` talks to HOST_IP:7000+number, and ticks on its second serial port."""
+    def create(self, node, name, number, size="64M", memory="128M", image=None, kind=("--format", "vhd", "--type", "fixed"), append="", more=()):
+        """A VM with a disk of its own: guest `number` talks to HOST_IP:7000+number."""
         kernel, initrd = self.guest_files()
         image = image or f"/srv/csv/{name}.{'vhdx' if 'vhdx' in kind else 'vhd'}"
         self.ctl(node, "vhd", "create", image, "--size", size, *kind)
         guest = Guest(self, name, number, image)
-        line = (f"console=ttyS0 quiet panic=-1 csv.port=/dev/ttyS1 csv.rec_dev=/dev/sda csv.rec_off={RECORDS_OFF} csv.wit_off={WITNESS_OFF} "
-                f"csv.ip={NET}.{10 + number} csv.tcp={HOST_IP}:{7000 + number} {append}").strip()
+        line = (f"console=ttyS0 quiet panic=-1 csv.port=/dev/ttyS0 csv.rec_dev=/dev/sda csv.rec_off={RECORDS_OFF} csv.wit_off={WITNESS_OFF} "
+                f"csv.ip={NET}.{10 + number} csv.tcp={HOST_IP}:{7000 + number} csv.tick_ms=20 csv.rec_ms=40 {append}").strip()
         self.ctl(node, "vm", "create", name, "--disk", image, "--memory", memory, "--kernel", kernel, "--initrd", initrd, "--append", line,
-                 "--bridge", "br0", "--accel", "tcg", "--port", guest.ticks.path, *more)
+                 "--bridge", "br0", "--accel", "tcg", *more)
         return guest
 
 
-class TcpWatch:
-    """The far end of a guest's connections (tcpwatch.py), in the guests' network outside every node."""
-
-    def __init__(self, hosts, port):
-        pid = open(os.path.join(hosts.lab.state_dir, "switch"), encoding="ascii").read().strip()
-        self.process = subprocess.Popen(["nsenter", "-t", pid, "-n", "--", sys.executable, os.path.join(HERE, "tcpwatch.py"), HOST_IP, str(port)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process.stdout.readline()
-
-    def report(self):
-        self.process.stdin.write("report\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            self.process.wait(10)
-
-
 class Guest:
-    """What is seen of a VM from outside: its ticks, its connection, its records and its witness."""
+    """What is seen of a VM from outside: the far end of its connection (tcpwatch.py), its records, its witness."""
 
     def __init__(self, hosts, name, number, image):
         self.hosts, self.name, self.image = hosts, name, image
-        sock = os.path.join(hosts.lab.state_dir, "sock")
-        self.ticks = vmlib.TickReceiver(os.path.join(sock, f"{name}.tick"), os.path.join(sock, f"{name}.log"))
-        self.tcp = TcpWatch(hosts, 7000 + number)
-        self.marks = 0
+        pid = open(os.path.join(hosts.lab.state_dir, "switch"), encoding="ascii").read().strip()
+        self.process = subprocess.Popen(["nsenter", "-t", pid, "-n", "--", sys.executable, os.path.join(HERE, "tcpwatch.py"), HOST_IP,
+                                         str(7000 + number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+
+    def ask(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def report(self):
+        return self.ask("report")
 
     @property
     def raw(self):
         head, tail = self.image[:len("/srv/csv/")], self.image[len("/srv/csv/"):]
         return f"{head}.raw/{tail}"
 
+    def wait_lines(self, n, timeout_s=60):
+        """n lines since the mark."""
+        return wait_for(f"{self.name}: {n} lines on its connection", timeout_s, lambda: (r := self.report())["window"] >= n and r, 0.02)
+
     def wait_up(self, timeout_s=120):
-        self.ticks.need(f"{self.name}: no tick", "ticks", 20, timeout_s * 1000)
-        self.ticks.need(f"{self.name}: no record", "record", 5, timeout_s * 1000)
-        wait_for(f"{self.name}: its connection", timeout_s, lambda: self.tcp.report()["messages"] > 5)
+        top = self.ask("mark")["record"]
+        self.wait_lines(20, timeout_s)
+        wait_for(f"{self.name}: records", timeout_s, lambda: self.report()["record"] != top)
         return self
 
-    def mark(self):
-        self.marks += 1
-        self.ticks.need("mark", "mark", f"m{self.marks}")
-        return f"m{self.marks}"
-
-    def silence(self, action, after_ticks=20, timeout_s=60):
-        a = self.mark()
+    def silence(self, action, lines=30, timeout_s=60):
+        """(what action returned, report of the window from just before it until `lines` lines after it)"""
+        self.ask("mark")
         result = action()
-        self.ticks.need(f"{self.name}: no {after_ticks} further ticks", "ticks", after_ticks, timeout_s * 1000)
-        return result, self.ticks.need("gap", "gap", a, self.mark())
-
-    def report(self):
-        return self.ticks.ask("report")
+        self.wait_lines(self.report()["window"] + lines, timeout_s)
+        return result, self.report()
 
     def read(self, node, offset, length):
         """Of the disk, as that node reads it, past its caches."""
@@ -275,31 +262,29 @@ class Guest:
             raise VmError(f"{self.raw} on {node} cannot be read: {p.stderr.decode().strip()}")
         return p.stdout[offset - first * 4096:][:length]
 
-    def said(self):
-        self.ticks.ask("report")
-        said = {}
-        with open(self.ticks.log, encoding="ascii", errors="replace") as f:
-            for line in f:
-                words = line.split()
-                if len(words) == 4 and words[2] == "R" and words[3].isdigit():
-                    said[int(words[3])] = said.get(int(words[3]), 0) + 1
-        return said
+    def witness(self, node):
+        """(boot id, counter); None: nothing yet."""
+        block = self.read(node, WITNESS_OFF, 512)
+        if block[:8] != b"CSVWIT01":
+            return None
+        if zlib.crc32(block[:508]) != struct.unpack("<I", block[508:])[0]:
+            raise VmError(f"{self.name}: the witness block is torn")
+        return struct.unpack_from("<QQ", block, 8)
 
     def check_records(self, node):
-        """As vmlib's: what was said to be durable against the disk."""
-        said = self.said()
-        top = max(said, default=0)
-        data = self.read(node, RECORDS_OFF, (top + 1) * 4096)
-        lost, foreign, boots = [], [], set()
+        """The disk against what was said to be durable last: {"said", "lost", "boots"}."""
+        top = self.report()["record"]
+        data = self.read(node, RECORDS_OFF, max(top, 1) * 4096)
+        lost, boots = [], set()
         for number in range(1, top + 1):
             verdict, boot = vmlib.record_verdict(data[(number - 1) * 4096:number * 4096], number)
             if verdict != "ok":
-                (lost if number in said else foreign).append((number, verdict))
+                lost.append((number, verdict))
             else:
                 boots.add(boot)
-        return {"said": len(said), "highest": top, "unsaid": top - len(said), "lost": lost, "foreign": foreign,
-                "doubled": sorted(n for n, times in said.items() if times > 1), "boots": len(boots)}
+        return {"said": top, "lost": lost, "boots": len(boots)}
 
     def end(self):
-        self.ticks.end()
-        self.tcp.end()
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait(10)
