@@ -66,9 +66,9 @@ static int read_disk(const char *device, uint32_t nodeid, uint64_t *sum)
 		fd = open(device, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	rc = posix_memalign(&buf, CSV_BLOCK_SIZE, CSV_BLOCK_SIZE) ? -ENOMEM : read_block(fd, buf, 0);
+	rc = posix_memalign(&buf, CSV_BLOCK_SIZE, CSV_BLOCK_SIZE) ? -ENOMEM : read_block(fd, buf, CSV_SB_BLOCK);
 	if (!rc)
-		rc = csv_super_decode(buf, 0, size_of(fd) / CSV_BLOCK_SIZE, 512, &g, &err);
+		rc = csv_super_decode(buf, CSV_SB_BLOCK, size_of(fd) / CSV_BLOCK_SIZE, 512, &g, &err);
 	for (uint32_t s = 0; !rc && s < g.slots; s++) {
 		rc = read_block(fd, buf, csv_hbeat_blk(&g, s));
 		if (!rc && !csv_hbeat_decode(&g, s, buf, &hb, &err) && hb.nodeid == nodeid)
