@@ -202,6 +202,8 @@ static void as_wanted(struct out *o)
 {
 	struct vmsm *sm = o->sm;
 
+	if (sm->rec.flags & LEASE_GUESSED)	/* it stays as it is until the definition is read */
+		return;
 	switch (sm->rec.want) {
 	case LEASE_WANT_RUN:
 		sm->asked_off = 0;

@@ -151,7 +151,7 @@ static int move_set(const struct apply *a)
 	if (a->old->txid)
 		return -EBUSY;
 	l->want = a->p->want;
-	l->flags = (l->flags & ~LEASE_HA) | (a->p->flags & LEASE_HA);
+	l->flags = (l->flags & ~(LEASE_HA | LEASE_GUESSED)) | (a->p->flags & LEASE_HA);
 	l->priority = a->p->priority;
 	l->failures = 0;
 	if (l->state == LEASE_FREE)
@@ -514,7 +514,7 @@ static bool state_is_sound(const struct lease *l)
 
 	if (l->state <= LEASE_NONE || l->state >= LEASE_STATE_END || l->want >= LEASE_WANT_END || l->reason >= LEASE_REASON_END || !was_ok)
 		return false;
-	if (l->flags & ~(LEASE_HA | LEASE_MOVED | LEASE_RETURNED) || !l->version)
+	if (l->flags & ~(LEASE_HA | LEASE_MOVED | LEASE_RETURNED | LEASE_GUESSED) || !l->version)
 		return false;
 	if (!cold && (s == LEASE_FREE) != !l->owner)
 		return false;

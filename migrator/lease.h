@@ -40,6 +40,7 @@
  *		   BLOCKED, everything else stays; BLOCKED -> BLOCKED with another reason
  *	UNBLOCK	 BLOCKED(n) -> what it was		agent of n (it is back)
  *
+ * CREATE gives BLOCKED (COLD) instead of FREE while a node is suspect after a cold start: it may be running that very VM.
  * BLOCKED with reason COLD is a record that a cold start could not decide yet (leasedb.h); only inventories and proofs end that.
  *
  * Invariants
@@ -91,6 +92,7 @@ enum lease_reason {
 
 #define LEASE_HA	1u		/* restart elsewhere after a loss */
 #define LEASE_MOVED	2u		/* of RUNNING with a txid: after step 6; the peer is the source */
+#define LEASE_GUESSED	8u		/* made from an inventory after a cold start: want, ha and priority are guesses until SET */
 #define LEASE_RETURNED	4u		/* of RUNNING with a txid: refused by the peer; the source goes on and then ABORTs */
 
 struct lease {

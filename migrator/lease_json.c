@@ -90,11 +90,11 @@ static const char *move_name(unsigned v)
 
 json_t *lease_json_encode(const struct lease *l)
 {
-	return json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:b, s:b, s:b, s:i, s:i, s:I, s:o, s:I, s:o, s:I, s:o}", "vm", l->vm, "version",
+	return json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:b, s:b, s:b, s:b, s:i, s:i, s:I, s:o, s:I, s:o, s:I, s:o}", "vm", l->vm, "version",
 			 (json_int_t)l->version, "epoch", (json_int_t)l->epoch, "state", state_name(l->state), "was", state_name(l->was),
 			 "want", want_name(l->want), "reason", (int)l->reason, "ha", !!(l->flags & LEASE_HA), "moved",
-			 !!(l->flags & LEASE_MOVED), "returned", !!(l->flags & LEASE_RETURNED), "priority", (int)l->priority, "failures", (int)l->failures, "owner",
-			 (json_int_t)l->owner, "owner_inc", hex(l->owner_inc), "peer", (json_int_t)l->peer, "peer_inc", hex(l->peer_inc),
+			 !!(l->flags & LEASE_MOVED), "returned", !!(l->flags & LEASE_RETURNED), "guessed", !!(l->flags & LEASE_GUESSED), "priority",
+			 (int)l->priority, "failures", (int)l->failures, "owner", (json_int_t)l->owner, "owner_inc", hex(l->owner_inc), "peer", (json_int_t)l->peer, "peer_inc", hex(l->peer_inc),
 			 "config", (json_int_t)l->config, "txid", hex(l->txid));
 }
 
@@ -112,7 +112,7 @@ int lease_json_decode(const json_t *o, struct lease *ret, struct csv_err *err)
 	l.want = (uint8_t)get_name(&in, "want", want_name, 0, LEASE_WANT_END);
 	l.reason = (uint8_t)get_int(&in, "reason", LEASE_REASON_END - 1);
 	l.flags = (uint8_t)((get_bool(&in, "ha") ? LEASE_HA : 0) | (get_bool(&in, "moved") ? LEASE_MOVED : 0) |
-			    (get_bool(&in, "returned") ? LEASE_RETURNED : 0));
+			    (get_bool(&in, "returned") ? LEASE_RETURNED : 0) | (get_bool(&in, "guessed") ? LEASE_GUESSED : 0));
 	l.priority = (uint8_t)get_int(&in, "priority", UINT8_MAX);
 	l.failures = (uint16_t)get_int(&in, "failures", UINT16_MAX);
 	l.owner = (uint32_t)get_int(&in, "owner", UINT32_MAX);

@@ -43,6 +43,8 @@ static void start(const struct lease_lead *in, const struct lease *l, struct lea
 {
 	bool failed = l->reason == LEASE_REASON_LOST_QEMU || l->reason == LEASE_REASON_START_FAILED;
 
+	if (l->flags & LEASE_GUESSED)	/* the caller SETs it from the definition first */
+		return;
 	if (l->want == LEASE_WANT_STOPPED || l->reason == LEASE_REASON_HA_OFF || l->reason == LEASE_REASON_GUEST_OFF)
 		return;
 	if (failed && (l->failures >= in->failures_max || (l->reason == LEASE_REASON_LOST_QEMU && !(l->flags & LEASE_HA))))
@@ -55,6 +57,8 @@ static void lost(const struct lease_lead *in, const struct lease *l, struct leas
 	uint8_t s = l->state == LEASE_BLOCKED ? l->was : l->state;
 	enum lease_reason why;
 
+	if (l->flags & LEASE_GUESSED && !l->txid)
+		return;
 	if (leasedb_proven(in->db, l->owner, l->owner_inc) || (in->db->mutate & LEASE_MUT_NO_PROOF)) {
 		if (s == LEASE_HANDOFF) {
 			propose(l, a, LEASE_REFUSE)->txid = l->txid;

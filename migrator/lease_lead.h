@@ -4,6 +4,7 @@
  *
  * By level: it is asked again for every VM after every change (settled view, committed record, fence result, SET) and every second;
  * it keeps nothing, so a new leader needs to be told nothing.  It never drives an agent: it changes records, and the agents look.
+ * Nothing is done about a record that is LEASE_GUESSED: the caller SETs it from the definition first (and CREATEs records that are missing).
  * The leader is the member with the lowest id of a settled view (leasedb_orderer()).
  */
 #ifndef CSVFS_MIGRATOR_LEASE_LEAD_H

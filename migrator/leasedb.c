@@ -218,7 +218,7 @@ static void send_state_first(struct leasedb *db, const struct leasedb_io *io, bo
 				continue;
 			n = &s.node[s.n_node++];
 			n->nodeid = db->conf.node[i].nodeid;
-			n->suspect = cold;
+			n->suspect = cold && !(db->mutate & LEASEDB_MUT_COLD);
 		}
 		if (m && n->inc != m->inc) {
 			n->inc = m->inc;

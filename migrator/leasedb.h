@@ -24,7 +24,8 @@
  * Cold start: members that have a state (they were in a quorate view and have not restarted since) are no majority of the configured
  * votes.  Then nobody knows what was committed: the state begins empty, all configured nodes are *suspect*.  A suspect is cleared by its
  * inventory (what QEMUs run there, reported by a living agent) or by an execution proof.  A VM that an inventory shows executing is
- * RUNNING there; every other VM is BLOCKED (LEASE_REASON_COLD) while one suspect is left.
+ * RUNNING there; every other VM is BLOCKED (LEASE_REASON_COLD) while one suspect is left.  Records that come from inventories know nothing
+ * of the definition: LEASE_GUESSED, until the coordinator SETs what it finds on the volume.
  *
  * Invariants
  *  DB1 A move is committed when members with a majority of the configured votes acknowledged it in the same ring; no delivery to oneself
@@ -148,6 +149,7 @@ struct leasedb {
 	struct lease com[LEASEDB_VMS_MAX];	/* committed; while a state is coming in: that */
 };
 #define LEASEDB_MUT_SELF_COMMIT	16u	/* own delivery counts as commit.  The others: LEASE_MUT_* */
+#define LEASEDB_MUT_COLD	32u	/* a cold start suspects nobody */
 
 struct leasedb_io {
 	/* To all members, self included (cluster_send).  Copies. */

@@ -129,7 +129,7 @@ static int apply_move(struct leasedb *db, const struct lease_cas *cas, struct le
 	r = lease_apply(found ? &db->acc[at] : &none, cas, &w, ret);
 	if (r)
 		return r;
-	if (cas->move == LEASE_CREATE && cas->reason == LEASE_REASON_COLD && leasedb_suspects(db)) {
+	if (cas->move == LEASE_CREATE && leasedb_suspects(db)) {
 		ret->state = LEASE_BLOCKED;
 		ret->reason = LEASE_REASON_COLD;
 	}
@@ -176,6 +176,7 @@ static void claim(struct leasedb *db, const struct entry *e, const struct leased
 		fresh.state = LEASE_BLOCKED;
 		fresh.reason = LEASE_REASON_COLD;
 		fresh.want = LEASE_WANT_RUN;
+		fresh.flags = LEASE_GUESSED;
 		fresh.version = db->version_floor;
 		if (table_put(db->acc, &db->n_acc, &fresh))
 			return;

@@ -112,9 +112,17 @@ static bool deleting(const struct mig *m, const char *vm)
 static void give_lease(struct mig *m, const json_t *d)
 {
 	const char *vm = mig_text(d, "vm");
+	const struct lease *l = mig_lease(m, vm);
 	struct lease_cas cas = { .move = LEASE_CREATE, .role = LEASE_BY_COORD };
 
-	if (!lease_vm_valid(vm) || mig_lease(m, vm) || leasedb_is_open(mig_leases_db(m), vm) || deleting(m, vm) || *mig_text(d, "error"))
+	/* one that a cold start made from an inventory knows nothing of the definition */
+	if (l && (l->flags & LEASE_GUESSED) && !l->txid) {
+		cas.move = LEASE_SET;
+		cas.version = l->version;
+	} else if (l) {
+		return;
+	}
+	if (!lease_vm_valid(vm) || leasedb_is_open(mig_leases_db(m), vm) || deleting(m, vm) || *mig_text(d, "error"))
 		return;
 	snprintf(cas.vm, sizeof(cas.vm), "%s", vm);
 	cas.want = want_of(d);

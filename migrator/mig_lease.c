@@ -22,6 +22,7 @@
 #include "migrator/lease_json.h"
 
 #define TICK_NS (100 * NS_PER_MS)
+#define BEAT_TICKS 10u
 #define LEASES_A_LINE 500u
 
 enum note_kind { NOTE_SETTLED, NOTE_RECORD, NOTE_OUTCOME, NOTE_PURGED };
@@ -55,6 +56,7 @@ struct mig_leases {
 	struct job notes_job;
 	struct cds_list_head notes, open;
 	uint64_t line;			/* counts the agent's hellos */
+	unsigned ticks;
 	bool asking_inventory, purging;
 };
 
@@ -117,7 +119,7 @@ static void tell_all(struct mig *m)
 		open = json_array();
 		for (; i < leasedb_count(db) && json_array_size(items) < LEASES_A_LINE; i++) {
 			json_array_append_new(items, lease_json_encode(leasedb_at(db, i)));
-			if (leasedb_is_open(db, leasedb_at(db, i)->vm))
+			if (leasedb_agent_is_open(db, leasedb_at(db, i)->vm))
 				json_array_append_new(open, json_string(leasedb_at(db, i)->vm));
 		}
 		mig_agent_tell(m, "leases", m->ring, json_pack("{s:o, s:o, s:b}", "items", items, "open", open, "more", i < leasedb_count(db)));
@@ -158,7 +160,8 @@ static void inventory_coro(void *arg)
 	uint32_t n = 0;
 	json_t *v;
 	size_t i;
-	int rc = mig_agent_call(m, "inventory", m->ring, NULL, 10000, &a);
+	uint64_t ring = m->ring;
+	int rc = mig_agent_call(m, "inventory", ring, NULL, 10000, &a);
 
 	if (!rc && !a.code) {
 		const json_t *vms = json_object_get(a.data, "vms");
@@ -168,7 +171,8 @@ static void inventory_coro(void *arg)
 			if (item && json_is_integer(json_object_get(v, "flags")))
 				item_of(v, &item[n++]);
 	}
-	if (item && leasedb_wants_inventory(&m->leases->db)) {
+	/* of another view it may be older than what that view's leases have allowed since */
+	if (item && ring == m->ring && leasedb_wants_inventory(&m->leases->db)) {
 		rc = leasedb_inventory(&m->leases->db, &m->leases->io, item, n);
 		if (rc)
 			mig_log(m, LOG_L_WARN, "inventory: %s; it is given again", csv_err_describe(rc));
@@ -394,7 +398,7 @@ void mig_leases_agent_proposes(struct mig *m, const json_t *event)
 	if (rc)
 		mig_event(m, "error", vm, "", "hvhostd proposes what cannot be: %s", err.text);
 	else
-		rc = propose(m, &cas, mig_hex_get(event, "ring") ? mig_hex_get(event, "ring") : m->ring, o);
+		rc = propose(m, &cas, mig_hex_get(event, "ring"), o);
 	if (!rc)
 		return;
 	if (rc == -CSV_E_NOQUORUM || rc == -CSV_E_STALE || rc == -EAGAIN)
@@ -419,6 +423,8 @@ static void on_tick(struct timer *t)
 	struct mig_leases *s = container_of(t, struct mig_leases, tick);
 
 	leasedb_tick(&s->db, &s->io);
+	if (!(++s->ticks % BEAT_TICKS))
+		leasedb_beat(&s->db, &s->io);
 	mig_leases_inventory(s->m);
 	timer_set(s->m->env->sched, &s->tick, mig_now(s->m) + TICK_NS);
 }

@@ -39,6 +39,7 @@ static const struct scenario scenarios[] = {
 	  { .migrate = 1, .fail = 1, .hv = 1, .cut = 1, .heal = 1 } },
 	{ "migrate-lying", "one migration; a node is cut off; a fence agent that lies", 1, AGENT_LYING, false, { .migrate = 1, .cut = 2, .heal = 2 } },
 	{ "migrate-memory", "one migration; replicas lose their memory, cold starts", 1, AGENT_TRUE, false, { .migrate = 1, .mig = 2 } },
+	{ "cold", "a node is cut off, two replicas lose their memory, no fence agent", 1, AGENT_NONE, false, { .cut = 1, .heal = 1, .mig = 2 } },
 	{ "migrate-twice", "two migrations", 1, AGENT_TRUE, false, { .migrate = 2 } },
 	{ "migrate-stale", "two migrations; an agent dies", 1, AGENT_TRUE, false, { .migrate = 2, .hv = 1 } },
 	{ "power", "two nodes die, no fence agent", 1, AGENT_NONE, false, { .node = 2, .mig = 1 } },
@@ -57,6 +58,7 @@ static const struct { const char *name; unsigned bits; } mutations[] = {
 	{ "no-proof", MUT_LEASE(LEASE_MUT_NO_PROOF) },			/* a lost node's VMs are taken without an execution proof */
 	{ "handoff", MUT_VMSM(VMSM_MUT_HANDOFF) },			/* the source takes HANDOFF back by itself */
 	{ "no-reaper", MUT_VMSM(VMSM_MUT_NO_REAPER) },			/* nobody kills what has no right to be there */
+	{ "no-suspects", MUT_LEASE(LEASEDB_MUT_COLD) },			/* after a cold start who is not here counts as running nothing */
 	{ "step4", MUT_LEASE(LEASE_MUT_STEP4) | MUT_VMSM(VMSM_MUT_STEP4) },	/* a complete target adopts before the lease is its own */
 	{ "no-open", MUT_VMSM(VMSM_MUT_NO_OPEN) },			/* an open HANDOVER does not hold the source back */
 };

@@ -506,7 +506,7 @@ static void leader_vm(struct world *w, unsigned node, unsigned vm)
 	if (leasedb_is_open(&n->db, vm_name(vm)) || w->led[vm] >= 6)
 		return;
 	memset(&act, 0, sizeof(act));
-	if (!l || (!(l->flags & LEASE_HA) && !l->txid)) {
+	if (!l || ((l->flags & LEASE_GUESSED) && !l->txid)) {
 		/* the definition on the volume */
 		act.act = LEASE_ACT_PROPOSE;
 		memcpy(act.cas.vm, vm_name(vm), 4);
@@ -515,7 +515,6 @@ static void leader_vm(struct world *w, unsigned node, unsigned vm)
 		act.cas.role = LEASE_BY_COORD;
 		act.cas.want = l ? l->want : LEASE_WANT_RUN;
 		act.cas.flags = LEASE_HA;
-		act.cas.reason = l ? 0 : LEASE_REASON_COLD;
 	} else {
 		lease_lead_vm(&in, l, &act);
 	}
