@@ -9,6 +9,7 @@
  *  VS1 A place that vimg_scan_place() gives is inside the file, overlaps no area and no block, nor (VHDX) space that an absent block says
  *      it has kept; and is given once.
  *  VS2 Kept space means nothing where it collides with a block that is there: it is not an error.
+ *  VS3 Of the disk's last block only a part may be needed.  Others must keep clear of that part; the rest is its own unless somebody is there.
  */
 #include "csvfs/vhd/vimg_internal.h"
 
@@ -25,7 +26,7 @@ struct vimg_scan {
 	uint64_t file_size;
 	uint64_t at;			/* entries fed */
 	uint64_t present;
-	uint64_t last_off, last_len;	/* record of the disk's last block as it was found: it may be shorter than others; 0: absent */
+	uint64_t last_off, last_len;	/* record of the disk's last block, 0: absent; as long as others where nothing is in the way (VS3) */
 	/* VHDX */
 	uint64_t units;
 	uint8_t *used, *kept;		/* a bit a MiB */
@@ -157,7 +158,7 @@ static int feed_block(struct vimg_scan *s, uint64_t block, const void *raw, stru
 	s->present++;
 	if (block == v->blocks - 1) {
 		s->last_off = e.data_off - v->bitmap_bytes;
-		s->last_len = vimg_record_len(v, block);
+		s->last_len = v->bitmap_bytes + v->block_size;
 	}
 	if (v->format == VIMG_VHDX)
 		return use_units(s, "block", block, e.data_off, vimg_block_len(v, block), err);
@@ -228,27 +229,32 @@ static int end_vhd(struct vimg_scan *s, struct vimg_usage *u, struct csv_err *er
 {
 	const struct vimg *v = s->v;
 	uint64_t at = 0, len = v->bitmap_bytes + v->block_size, data_end = vimg_data_end(v, s->file_size);
-	uint64_t n = 0;
+	uint64_t n = 0, rest = 0;	/* rest: of the last block, where it is behind `at` */
 	uint32_t a = 0;
 
 	qsort(s->start, s->n_start, sizeof(*s->start), by_sector);
 	while (n < s->n_start || a < v->n_areas) {
 		bool area = a < v->n_areas && (n == s->n_start || v->area[a].off < s->start[n] * (uint64_t)VIMG_SECTOR);
 		uint64_t off = area ? v->area[a].off : s->start[n] * (uint64_t)VIMG_SECTOR;
-		uint64_t end = off + (area ? v->area[a].len : off == s->last_off ? s->last_len : len);
+		uint64_t end = off + (area ? v->area[a].len : off == s->last_off ? vimg_record_len(v, v->blocks - 1) : len);
 
 		if (off < at && !area)
 			return BAD(err, "BAT: two entries: offset %" PRIu64 " of one (%" PRIu64 " bytes) lies in the other, which ends at %" PRIu64 "; blocks "
 					"must not overlap", off, len, at);
-		if (add_gap(s, at, off))
+		if (rest && off < rest)
+			s->last_len = vimg_record_len(v, v->blocks - 1);
+		if (add_gap(s, csv_max(at, csv_min(rest, off)), off))
 			return csv_err_set(err, -ENOMEM, "out of memory");
 		if (end > at)
 			at = end;
+		rest = !area && off == s->last_off ? off + len : 0;
 		a += area;
 		n += !area;
 	}
 	u->data_end = at;
-	if (add_gap(s, at, data_end))
+	if (rest > data_end)
+		s->last_len = vimg_record_len(v, v->blocks - 1);
+	if (add_gap(s, csv_max(at, csv_min(rest, data_end)), data_end))
 		return csv_err_set(err, -ENOMEM, "out of memory");
 	for (size_t k = 0; k < s->n_gaps; k++) {
 		u->free_bytes += s->gap[k].len;
@@ -263,6 +269,15 @@ static void end_vhdx(struct vimg_scan *s, struct vimg_usage *u)
 {
 	uint64_t whole = s->file_size / VHDX_MIB, run = 0, need = s->v->block_size / VHDX_MIB;
 
+	if (s->last_off) {
+		uint64_t len = vimg_block_len(s->v, s->v->blocks - 1), from = s->last_off / VHDX_MIB + units_of(len);
+		uint64_t end = s->last_off / VHDX_MIB + need;
+
+		if (end > s->units || bits_find(s->used, from, end - from) < end)
+			s->last_len = len;
+		else
+			bits_set(s->kept, from, end - from, true);
+	}
 	for (uint64_t k = 0; k <= whole; k++) {
 		bool taken = k == whole || bit(s->used, k) || bit(s->kept, k);
 
@@ -335,10 +350,10 @@ bool vimg_scan_place(struct vimg_scan *s, uint64_t *ret_off)
 
 void vimg_scan_free_place(struct vimg_scan *s, uint64_t off)
 {
-	/* What follows a short one may be somebody else's. */
-	uint64_t len = off == s->last_off ? s->last_len : s->v->bitmap_bytes + s->v->block_size;
+	bool last = off == s->last_off;
+	uint64_t len = last ? s->last_len : s->v->bitmap_bytes + s->v->block_size;
 
-	if (off == s->last_off)
+	if (last)
 		s->last_off = 0;
 	if (s->v->format == VIMG_VHD) {
 		/* Without memory the place is found again by the next scan. */
@@ -346,6 +361,8 @@ void vimg_scan_free_place(struct vimg_scan *s, uint64_t off)
 		return;
 	}
 	bits_set(s->used, off / VHDX_MIB, csv_min(units_of(len), s->units - off / VHDX_MIB), false);
+	if (last)
+		bits_set(s->kept, off / VHDX_MIB, csv_min(units_of(len), s->units - off / VHDX_MIB), false);
 	s->hint = csv_min(s->hint, off / VHDX_MIB);
 }
 
