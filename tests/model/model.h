@@ -40,8 +40,9 @@ struct mq {
 	uint8_t wrote;		/* DYING: was executing, its last writes may still land */
 	uint8_t was_running;	/* before the migration: what it goes back to by itself */
 	uint8_t peer;		/* node + 1 that its migration stream leads to or comes from */
-	uint8_t pad;
-	uint32_t cmd_node, pad2;
+	uint8_t late_mig, late_st;	/* what its agent asked and has not heard yet: st + 1 */
+	uint8_t pad[3];
+	uint32_t cmd_node;
 	uint64_t txid;		/* target of this one; source: of its MIGRATE */
 	struct vmsm_mark mark;	/* on tmpfs */
 };
@@ -68,7 +69,8 @@ struct mbudget {
 	uint8_t cut, heal;		/* a node cut off; all joined again */
 	uint8_t msg;			/* messages lost, held, doubled, delivered to the sender alone; IPC held */
 	uint8_t fail;			/* migrations that fail by themselves */
-	uint8_t migrate, cancel, stop, late;
+	uint8_t migrate, cancel, stop;
+	uint8_t late;			/* answers to queries that come when they are not true any more */
 	uint8_t pad[4];
 };
 
@@ -87,7 +89,7 @@ struct mstate {
 enum step_kind {
 	STEP_NONE = 0,
 	STEP_VIEW, STEP_TICK, STEP_CMD, STEP_GONE, STEP_SPAWNED, STEP_TIMER, STEP_FENCED, STEP_IPC, STEP_HELD,
-	STEP_PRESWITCH, STEP_LOADED, STEP_COMPLETED, STEP_HV_UP, STEP_MIG_UP, STEP_NODE_UP,
+	STEP_LATE, STEP_LOOK, STEP_PRESWITCH, STEP_LOADED, STEP_COMPLETED, STEP_HV_UP, STEP_MIG_UP, STEP_NODE_UP,
 	STEP_FIRST_FAULT,
 	STEP_MIGRATE = STEP_FIRST_FAULT, STEP_CANCEL, STEP_STOP, STEP_FAIL, STEP_QEMU_DIES, STEP_HV_DIES, STEP_MIG_DIES, STEP_NODE_DIES, STEP_CUT, STEP_HEAL,
 	STEP_END

@@ -114,6 +114,7 @@ static void hv_start(struct world *w, unsigned node)
 			hand_over_proposal(w, node, vm, &old.cas, old.ring);
 		}
 		q->cmd = 0;
+		q->late_st = q->late_mig = 0;
 		if (q->st == VMSM_Q_STARTING)
 			q->st = q->mark.txid ? VMSM_Q_INCOMING : VMSM_Q_PRELAUNCH;
 		vmsm_init(&n->sm[vm], vm_name(vm), &conf);
@@ -395,6 +396,11 @@ static void steps_of_qemu(const struct mstate *s, struct steps *t, unsigned i, u
 
 	if (q->cmd)
 		add(t, STEP_CMD, i, vm, 0);
+	if (q->late_st)
+		add(t, STEP_LATE, i, vm, 0);
+	if (n->hv_up && n->sm[vm].qemu >= VMSM_Q_PRELAUNCH && n->sm[vm].qemu <= VMSM_Q_IOERROR && q->st >= VMSM_Q_PRELAUNCH && q->st <= VMSM_Q_IOERROR &&
+	    (n->sm[vm].qemu != q->st || n->sm[vm].mig != q->mig) && q->cmd != VMSM_A_MIGRATE)
+		add(t, STEP_LOOK, i, vm, 0);
 	if (q->st == VMSM_Q_STARTING)
 		add(t, STEP_SPAWNED, i, vm, 0);
 	if (q->st == VMSM_Q_DYING)
@@ -575,6 +581,17 @@ static void do_step(struct world *w, const struct step *t)
 	case STEP_HELD:
 		deliver_held(w);
 		return;
+	case STEP_LATE: {
+		struct vmsm_event *ev = push_event(w, t->a, t->b, VMSM_EV_STATUS);
+
+		ev->qemu = q->late_st - 1;
+		ev->mig = q->late_mig;
+		q->late_st = q->late_mig = 0;
+		return;
+	}
+	case STEP_LOOK:
+		push_status(w, t->a, t->b);
+		return;
 	case STEP_PRESWITCH:
 		q->mig = VMSM_M_PRESWITCH;
 		q->st = VMSM_Q_PAUSED;
@@ -727,7 +744,8 @@ const char *step_text(const struct step *t, char *buf, size_t size)
 		[STEP_VIEW] = "a view comes to all that n%u can reach", [STEP_TICK] = "n%u: the replica's tick", [STEP_CMD] = "n%u: QEMU takes its command",
 		[STEP_GONE] = "n%u: QEMU is gone (pidfd)", [STEP_SPAWNED] = "n%u: QEMU has started and answers", [STEP_TIMER] = "n%u: a timer of the agent",
 		[STEP_FENCED] = "n%u: the fence agent for n%u answers", [STEP_IPC] = "n%u: the slow proposal reaches migratord",
-		[STEP_HELD] = "the message that was held back arrives", [STEP_PRESWITCH] = "n%u: source: pre-switchover, paused",
+		[STEP_HELD] = "the message that was held back arrives", [STEP_LATE] = "n%u: the late answer of QEMU comes",
+		[STEP_LOOK] = "n%u: the agent looks at its QEMU", [STEP_PRESWITCH] = "n%u: source: pre-switchover, paused",
 		[STEP_LOADED] = "n%u: its target has loaded everything", [STEP_COMPLETED] = "n%u: source: completed",
 		[STEP_HV_UP] = "n%u: hvhostd starts", [STEP_MIG_UP] = "n%u: migratord starts", [STEP_NODE_UP] = "n%u: has power again",
 		[STEP_MIGRATE] = "somebody asks for a migration to n%u", [STEP_CANCEL] = "n%u: migration cancelled", [STEP_STOP] = "somebody stops the VM",

@@ -298,12 +298,25 @@ void end_qemu(struct world *w, unsigned node, unsigned vm)
 	q->mig = 0;
 	q->cmd = 0;
 	q->peer = 0;
+	q->late_st = q->late_mig = 0;
 }
 
 void push_status(struct world *w, unsigned node, unsigned vm)
 {
-	const struct mq *q = &w->s.n[node].q[vm];
-	struct vmsm_event *ev = push_event(w, node, vm, VMSM_EV_STATUS);
+	struct mq *q = &w->s.n[node].q[vm];
+	unsigned how = w->s.b.late && !q->late_st && w->s.n[node].hv_up ? choose(w, 3) : 0;
+	struct vmsm_event *ev;
+
+	if (how) {
+		w->s.b.late--;
+		q->late_st = q->st + 1;
+		q->late_mig = q->mig;
+		tell(w, "n%u: an answer of QEMU (%s, %s) takes its time%s", node + 1, vmsm_qemu_name(q->st), vmsm_mig_name(q->mig),
+		     how == 2 ? ", another does not" : "");
+	}
+	if (how == 1)
+		return;
+	ev = push_event(w, node, vm, VMSM_EV_STATUS);
 
 	ev->qemu = q->st;
 	ev->mig = q->mig;
