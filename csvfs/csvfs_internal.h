@@ -46,6 +46,7 @@
 #define CSV_MUT_ENTRY_NO_FLUSH		0x200u	/* images: a place is used again without a FLUSH of its zeros */
 #define CSV_MUT_ROOM_NOT_ZEROED		0x400u	/* images: room at the end of the file is not zeroed */
 #define CSV_MUT_FSYNC_NO_FLUSH		0x100u	/* fsync answers without a FLUSH of its own */
+#define CSV_MUT_HEAL_NOT_HOME		0x200u	/* a healed minority gives its slot back without having written back */
 
 struct buf_cache;	/* buf.c */
 struct glock_table;	/* glock.c */

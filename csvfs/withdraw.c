@@ -147,7 +147,7 @@ static void heal_coro(void *arg)
 		ret = -ETIMEDOUT;
 	if (!ret && !recover_unfenced(fs, end))
 		ret = -CSV_E_FENCED;
-	if (!ret && !fs->env->blk->gate_closed)
+	if (!ret && !fs->env->blk->gate_closed && !(fs->mutate & CSV_MUT_HEAL_NOT_HOME))
 		ret = fs_jnl_end(fs);
 	if (!ret && fs->slot != CSV_NO_SLOT && !fs->env->blk->gate_closed)
 		ret = slot_write_free(fs);

@@ -33,6 +33,7 @@ static const struct { const char *name; uint32_t bit; } mutations[] = {
 	{ "replay-before-fence", CSV_MUT_REPLAY_BEFORE_FENCE }, { "map-not-gated", CSV_MUT_MAP_NOT_GATED },
 	{ "reuse-before-commit", CSV_MUT_REUSE_BEFORE_COMMIT }, { "ignore-ring", CSV_MUT_IGNORE_RING },
 	{ "fsync-no-commit", CSV_MUT_FSYNC_NO_COMMIT }, { "fsync-no-flush", CSV_MUT_FSYNC_NO_FLUSH },
+	{ "heal-not-home", CSV_MUT_HEAL_NOT_HOME },
 };
 
 static const char *const wanted[] = {

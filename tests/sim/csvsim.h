@@ -53,6 +53,8 @@ struct cs_name {
 	struct cs_states cur;		/* what it may be now */
 	struct cs_states back;		/* what it may be again when `owner` crashes before it has made its changes durable */
 	struct cluster_node owner;	/* 0: all is durable */
+	struct cs_states before;	/* what it was when its owner `dead` died, as long as nobody has looked since */
+	struct cluster_node dead;
 };
 
 /* ---- data ----------------------------------------------------------------------------------------------------------- */
@@ -62,6 +64,7 @@ struct cs_write {
 	uint64_t value, start, end;	/* steps; end UINT64_MAX: may still happen */
 	struct cluster_node by;
 	bool durable, seen, maylost;	/* seen: by another node */
+	bool returned;			/* the answer came */
 };
 struct cs_sector { unsigned n, cap; struct cs_write *w; };
 struct cs_append { uint64_t value, start; struct cluster_node by; };
@@ -203,6 +206,7 @@ void cs_name_maybe(struct cs_sim *s, struct cs_name *n, struct cs_state to);
 void cs_name_synced(struct cs_sim *s, struct cs_name *n, struct cluster_node by);
 void cs_names_left(struct cs_sim *s, struct cluster_node who);	/* an orderly unmount */
 void cs_names_dead(struct cs_sim *s, struct cluster_node who);
+void cs_names_released(struct cs_sim *s, struct cluster_node who);	/* dead, but it had written everything home */
 char *cs_name_describe(const struct cs_name *n, char *buf, size_t size);
 
 /* ---- csvsim_data.c -------------------------------------------------------------------------------------------------------- */
@@ -222,6 +226,7 @@ uint32_t cs_data_appended_sectors(const struct cs_file *f);	/* at least so many 
 /* What was written before (by `by`; 0: by anybody) is durable. */
 void cs_data_synced(struct cs_sim *s, struct cs_file *f, struct cluster_node by, uint64_t before);
 void cs_data_dead(struct cs_sim *s, struct cluster_node who);
+void cs_data_released(struct cs_sim *s, struct cluster_node who);	/* dead, but it had written everything home */
 void cs_data_settled(struct cs_sim *s, struct cluster_node who);	/* what it had under way happened or never will */
 void cs_data_power_loss(struct cs_sim *s);
 

@@ -4,8 +4,8 @@
  *
  * A sector is a register.  A read that ran from rs to re may return the value of a write w that began before re, unless another write
  * that certainly happened began after w ended and ended before rs.  A write that did not get its answer may happen until the life that
- * asked for it is fenced.  A crash makes what its node wrote and nobody synced or saw elsewhere doubtful; a power loss of the array
- * what nobody synced.  What was read is certain again.
+ * asked for it is fenced.  A crash makes what its node wrote and nobody synced or saw elsewhere doubtful, unless it had given its slot
+ * back itself (R9, R11); a power loss of the array what nobody synced.  What was read is certain again.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -151,6 +151,7 @@ void cs_data_end(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t c
 		if (!w)
 			continue;
 		w->end = cs_now(s);
+		w->returned = true;
 		watched(s, &f->sec[i], "has written", w->by, w->value);
 	}
 }
@@ -280,6 +281,7 @@ void cs_data_appended(struct cs_sim *s, struct cs_file *f, uint64_t off, struct 
 
 		if (w->value == value) {
 			w->end = csv_min(w->end, cs_now(s));
+			w->returned = true;
 		} else if (w->value && !w->maylost) {
 			cs_fail(s, "R26: n%u append: at offset %" PRIu64 ", where value %" PRIu64 " of n%u was appended before", by.nodeid, off,
 				w->value, w->by.nodeid);
@@ -322,6 +324,13 @@ static void dead(struct cs_sim *s, struct cs_write *w, struct cluster_node who)
 		w->maylost = true;
 }
 
+static void released(struct cs_sim *s, struct cs_write *w, struct cluster_node who)
+{
+	(void)s;
+	if (cs_same(w->by, who) && w->returned)
+		w->maylost = false;
+}
+
 static void settled(struct cs_sim *s, struct cs_write *w, struct cluster_node who)
 {
 	if (cs_same(w->by, who) && w->end == NEVER)
@@ -339,6 +348,11 @@ static void power_loss(struct cs_sim *s, struct cs_write *w, struct cluster_node
 void cs_data_dead(struct cs_sim *s, struct cluster_node who)
 {
 	each(s, dead, who, "is dead");
+}
+
+void cs_data_released(struct cs_sim *s, struct cluster_node who)
+{
+	each(s, released, who, "has given back");
 }
 
 void cs_data_settled(struct cs_sim *s, struct cluster_node who)

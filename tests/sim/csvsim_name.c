@@ -4,7 +4,8 @@
  *
  * Operations of the model on one name do not overlap, so without crashes there is exactly one possibility.  What a node changed and has
  * not made durable goes back to any earlier state since the last durable one when that node dies; it is durable once the name was
- * changed or seen by another node (a lock leaves only after commit and write back, R2) or synced.
+ * changed or seen by another node (a lock leaves only after commit and write back, R2) or synced; and when the node gave its slot back
+ * itself, for only who has written everything home may do that (R9, R11).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -68,6 +69,12 @@ void cs_names_init(struct cs_sim *s)
 		}
 }
 
+/* Somebody has looked at it, or changed it: what became of the dead is known. */
+static void dead_is_known(struct cs_name *n)
+{
+	n->dead = (struct cluster_node){ 0 };
+}
+
 bool cs_name_take(struct cs_name *n)
 {
 	if (n->busy)
@@ -116,6 +123,7 @@ void cs_name_seen(struct cs_sim *s, struct cs_name *n, struct cluster_node by, s
 			kind_name(st.kind), st.ino, st.gen);
 		return;
 	}
+	dead_is_known(n);
 	n->cur.n = 1;
 	n->cur.s[0] = st;
 	if (n->owner.nodeid && !cs_same(n->owner, by))
@@ -136,6 +144,7 @@ void cs_name_exists(struct cs_sim *s, struct cs_name *n, struct cluster_node by,
 			exists ? "something is" : "nothing is");
 		return;
 	}
+	dead_is_known(n);
 	n->cur = left;
 	if (n->owner.nodeid && !cs_same(n->owner, by))
 		durable(n);
@@ -151,6 +160,7 @@ bool cs_name_may_be(const struct cs_name *n, enum cs_kind kind)
 
 void cs_name_changed(struct cs_sim *s, struct cs_name *n, struct cluster_node by, struct cs_state to)
 {
+	dead_is_known(n);
 	if (n->owner.nodeid && !cs_same(n->owner, by))
 		durable(n);
 	states_join(s, &n->back, &n->cur);
@@ -163,6 +173,8 @@ void cs_name_changed(struct cs_sim *s, struct cs_name *n, struct cluster_node by
 void cs_name_maybe(struct cs_sim *s, struct cs_name *n, struct cs_state to)
 {
 	states_add(s, &n->cur, to);
+	if (n->dead.nodeid)
+		states_add(s, &n->before, to);
 	watched(s, n, (struct cluster_node){ 0 }, "got no answer", "");
 }
 
@@ -181,9 +193,25 @@ void cs_names_dead(struct cs_sim *s, struct cluster_node who)
 
 			if (!cs_same(n->owner, who))
 				continue;
+			n->before = n->cur;
+			n->dead = who;
 			states_join(s, &n->cur, &n->back);
 			durable(n);
 			watched(s, n, who, "is dead", "");
+		}
+}
+
+void cs_names_released(struct cs_sim *s, struct cluster_node who)
+{
+	for (unsigned d = 0; d < CS_DIRS; d++)
+		for (unsigned i = 0; i < CS_NAMES; i++) {
+			struct cs_name *n = &s->name[d][i];
+
+			if (!cs_same(n->dead, who))
+				continue;
+			n->cur = n->before;
+			dead_is_known(n);
+			watched(s, n, who, "has given back", "");
 		}
 }
 

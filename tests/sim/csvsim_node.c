@@ -30,6 +30,10 @@ void cs_node_dead(struct cs_node *n)
 	if (n->model_dead)
 		return;
 	n->model_dead = true;
+	if (cs_life_of(n->sim, n->self)->released) {	/* all of it is home */
+		cs_names_left(n->sim, n->self);
+		return;
+	}
 	cs_names_dead(n->sim, n->self);
 	cs_data_dead(n->sim, n->self);
 }

@@ -175,6 +175,10 @@ static void slot_written(struct cs_sim *s, uint32_t slot, const struct cluster_n
 		l->replayed = true;
 		l->released = by && cs_same(*was, *by);
 		cs_ghosts_drop(s, l);
+		if (l->released) {
+			cs_names_released(s, l->who);
+			cs_data_released(s, l->who);
+		}
 	}
 	*was = i.state == CSV_SLOT_ACTIVE ? (struct cluster_node){ i.nodeid, i.incarnation } : (struct cluster_node){ 0 };
 	free(block);
