@@ -95,7 +95,8 @@ json_t *mig_lease_note(const struct mig *m, const struct lease *l)
 	char text[400];
 
 	lease_reason_text((enum lease_reason)l->reason, l->vm, mig_node_name(m, l->owner), text, sizeof(text));
-	cmd = strstr(text, "csvctl ");
+	cmd = strstr(text, "then: csvctl ");
+	cmd = cmd ? cmd + strlen("then: ") : strstr(text, "csvctl ");
 	return json_pack("{s:o, s:s}", "reason", *why ? json_sprintf("%s (%s)", text, why) : json_string(text), "command", cmd ? cmd : "");
 }
 

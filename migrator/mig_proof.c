@@ -191,7 +191,8 @@ static void fence_coro(void *arg)
 	char text[256];
 	int rc;
 
-	mig_event(m, "warning", name, "", "lost with VMs whose right to run it has: its fence agent is asked to switch it off");
+	if (!p->why[0])
+		mig_event(m, "warning", name, "", "lost with VMs whose right to run it has: its fence agent is asked to switch it off");
 	rc = run_agent(m, p->nodeid, p->inc, &err);
 	if (!rc && mig_is_member(m, p->nodeid)) {
 		p->state = LEASE_FENCE_UNTRIED;

@@ -14,8 +14,8 @@ static enum rpc_code page(struct cc *cc, json_int_t after, json_int_t last)
 {
 	json_t *args = json_pack("{s:I, s:I}", "after", after, "last", last);
 
-	if (cc_opt(cc, "object"))
-		json_object_set_new(args, "object", json_string(cc_opt(cc, "object")));
+	if (cc_opt(cc, "vm") || cc_opt(cc, "node"))
+		json_object_set_new(args, "object", json_string(cc_opt(cc, cc_opt(cc, "vm") ? "vm" : "node")));
 	return cc_ask_migrator(cc, "event.list", args);
 }
 

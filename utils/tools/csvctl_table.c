@@ -313,7 +313,7 @@ const struct cc_cmd cc_cmds[] = {
 		.noun = "event", .verb = "list", .run = cc_event_list,
 		.help = "list what happened in the cluster, as this node has it",
 		.opts = { { "last", "N", "the newest N (default 100)", false }, { "after", "SEQ", "only those after this number", false },
-			  { "object", "NAME", "only those of this virtual machine or node", false } },
+			  { "vm", "NAME", "only those of this virtual machine", false }, { "node", "NODE", "only those about this node", false } },
 		.cols = EVENT_COLS,
 	},
 	{
@@ -321,7 +321,7 @@ const struct cc_cmd cc_cmds[] = {
 		.help = "show events as they happen",
 		.text = "Until a signal, --count events, or --timeout. With -o json or jsonl an event a line. Exit code 7 when there were fewer than "
 			"--count.",
-		.opts = { { "count", "N", "end after N events", false }, { "object", "NAME", "only those of this virtual machine or node", false } },
+		.opts = { { "count", "N", "end after N events", false }, { "vm", "NAME", "only those of this virtual machine", false }, { "node", "NODE", "only those about this node", false } },
 		.cols = EVENT_COLS,
 	},
 };
