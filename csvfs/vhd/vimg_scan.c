@@ -279,17 +279,23 @@ static void end_vhdx(struct vimg_scan *s, struct vimg_usage *u)
 			bits_set(s->kept, from, end - from, true);
 	}
 	for (uint64_t k = 0; k <= whole; k++) {
-		bool taken = k == whole || bit(s->used, k) || bit(s->kept, k);
+		uint8_t taken = k < whole ? s->used[k / 8] | s->kept[k / 8] : 0xff;
 
-		if (!taken) {
+		/* A file may be 2^27 MiB long: whole bytes at once. */
+		if (k % 8 == 0 && k + 8 <= whole && (!taken || taken == 0xff)) {
+			u->free_blocks += taken ? run / need : 0;
+			run = taken ? 0 : run + 8;
+			u->free_bytes += taken ? 0 : 8 * VHDX_MIB;
+			k += 7;
+		} else if (k < whole && !(taken & 1u << k % 8)) {
 			run++;
 			u->free_bytes += VHDX_MIB;
-			continue;
+		} else {
+			u->free_blocks += run / need;
+			run = 0;
 		}
-		u->free_blocks += run / need;
-		run = 0;
 	}
-	for (uint64_t k = 0; k < s->units; k++)
+	for (uint64_t k = s->units; k-- && !u->data_end;)
 		if (bit(s->used, k))
 			u->data_end = csv_min((k + 1) * VHDX_MIB, s->file_size);
 }

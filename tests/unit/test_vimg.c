@@ -247,6 +247,49 @@ START_TEST(what_follows_a_short_last_block_is_its_own_unless_somebody_is_there)
 }
 END_TEST
 
+START_TEST(what_is_free_is_counted_as_it_is_given_out)
+{
+	struct csv_prng r;
+
+	csv_prng_init(&r, (uint64_t)_i);
+	for (unsigned n = 0; n < 30; n++) {
+		uint32_t block = (uint32_t)MIB << csv_prng_below(&r, 3);
+		int fd = case_make(VIMG_VHDX, VIMG_DYNAMIC, 256 * MIB, block);
+		uint64_t units = csv_prng_range(&r, 10, 300), off, given = 0, used = 4;
+		uint8_t map[400] = { 1, 1, 1, 1 };
+		struct vdisk d;
+
+		ck_assert(!ftruncate(fd, (off_t)(units * MIB)));
+		for (uint64_t b = 0; b < 256 * MIB / block; b++) {
+			uint64_t at = csv_prng_range(&r, 4, units - 1), k, need = block / MIB;
+
+			for (k = 0; k < need && at + k < units && !map[at + k]; k++)
+				;
+			if (k < need || csv_prng_chance(&r, 1, 2))
+				continue;
+			memset(map + at, 1, need);
+			used += need;
+			poke64(fd, BAT_AT + 8 * b, at * MIB | 6);
+		}
+		must_open(fd, false, &d, "free");
+		ck_assert_uint_eq(d.usage.free_bytes, (units - used) * MIB);
+		while (vimg_scan_place(d.scan, &off)) {
+			given++;
+			for (uint64_t k = off / MIB; k < (off + block) / MIB; k++) {
+				ck_assert_uint_lt(k, units);
+				ck_assert_uint_eq(map[k], 0);
+				map[k] = 1;
+			}
+		}
+		ck_assert_uint_eq(given, d.usage.free_blocks);
+		ck_assert_int_eq(vimg_scan_grown(d.scan, (units + 9) * MIB), 0);
+		ck_assert(!vimg_scan_place(d.scan, &off));
+		vdisk_close(&d);
+		close(fd);
+	}
+}
+END_TEST
+
 /* ---- adding ------------------------------------------------------------------------------------------------------------------------------ */
 
 START_TEST(blocks_are_appended_aligned_and_behind_everything)
@@ -536,7 +579,7 @@ END_TEST
 UNIT_MAIN("vimg", UNIT_SLOW(what_is_written_is_read, 0, 3 * KINDS, 60), UNIT_TEST(entries_of_bitmaps_lie_between_those_of_blocks),
 	  UNIT_LOOP(the_blocks_of_a_part_of_the_bat_are_those_whose_entries_lie_in_it, 0, 2), UNIT_LOOP(an_entry_written_is_read_alike, 0, 2),
 	  UNIT_TEST(space_that_an_absent_block_has_kept_is_given_to_nobody_else), UNIT_TEST(what_follows_a_short_last_block_is_its_own_unless_somebody_is_there),
-	  UNIT_LOOP(blocks_are_appended_aligned_and_behind_everything, 0, KINDS),
+	  UNIT_LOOP(what_is_free_is_counted_as_it_is_given_out, 0, 5), UNIT_LOOP(blocks_are_appended_aligned_and_behind_everything, 0, KINDS),
 	  UNIT_TEST(what_a_format_cannot_say_is_not_appended), UNIT_TEST(the_footer_that_moves_stays_what_it_is), UNIT_SLOW(a_power_cut_at_any_write_leaves_a_whole_image, 0, (int)ARRAY_SIZE(small), 60),
 	  UNIT_TEST(sectors_whose_bit_is_clear_read_as_zeroes_until_they_are_written), UNIT_TEST(clear_bits_are_found),
 	  UNIT_TEST(images_that_cannot_be_are_not_made), UNIT_SLOW(the_largest_and_the_smallest_are_made_and_read, 0, 8, 60),

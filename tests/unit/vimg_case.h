@@ -21,7 +21,7 @@ static inline int case_file(void)
 {
 	int fd = memfd_create("image", MFD_CLOEXEC);
 
-	ck_assert_int_ge(fd, 0);
+	csv_assertf(fd >= 0, "no memfd");	/* not Check's: there is a fuzzer without Check */
 	return fd;
 }
 
@@ -40,18 +40,18 @@ static inline int case_make(enum vimg_format f, enum vimg_type t, uint64_t size,
 	struct csv_err err = CSV_ERR_INIT;
 	int fd = case_file();
 
-	ck_assert_msg(!vdisk_make(fd, &s, &err), "%s", err.text);
+	csv_assertf(!vdisk_make(fd, &s, &err), "%s", err.text);
 	return fd;
 }
 
 static inline void poke(int fd, uint64_t off, const void *p, size_t n)
 {
-	ck_assert_int_eq(vdisk_pwrite(fd, p, n, off), 0);
+	csv_assertf(!vdisk_pwrite(fd, p, n, off), "write");
 }
 
 static inline void peek(int fd, uint64_t off, void *p, size_t n)
 {
-	ck_assert_int_eq(vdisk_pread(fd, p, n, off), 0);
+	csv_assertf(!vdisk_pread(fd, p, n, off), "read");
 }
 
 static inline void poke32(int fd, uint64_t off, uint32_t x)
