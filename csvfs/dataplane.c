@@ -50,7 +50,7 @@ struct dp_inode {
 	struct dp_map *map;		/* RCU; or: */
 	struct dp_pages *pages;		/* RCU */
 	struct cds_lfht_node node;
-	struct cds_list_head all;	/* control thread only */
+	struct cds_list_head all;	/* of t->inodes, or t->dying; control thread only */
 	struct rcu_head rcu;
 };
 
@@ -59,6 +59,7 @@ struct dp_table {
 	struct cds_lfht *ht;
 	struct waitq drain;
 	struct cds_list_head inodes;
+	struct cds_list_head dying;	/* freed by their owner while a request was inside: they stay until it has left */
 	bool closed;			/* withdrawn: no gate opens any more */
 	uint64_t gate_closes;
 	/* counters of workers: relaxed, for people */
@@ -200,30 +201,13 @@ struct dp_table *dp_table_new(const struct dp_config *cfg)
 	t->cfg = *cfg;
 	waitq_init(&t->drain);
 	CDS_INIT_LIST_HEAD(&t->inodes);
+	CDS_INIT_LIST_HEAD(&t->dying);
 	t->ht = cds_lfht_new(4096, 4096, 0, 0, NULL);
 	if (!t->ht) {
 		free(t);
 		return NULL;
 	}
 	return t;
-}
-
-void dp_table_free(struct dp_table *t)
-{
-	struct dp_inode *d, *tmp;
-
-	if (!t)
-		return;
-	cds_list_for_each_entry_safe(d, tmp, &t->inodes, all)
-		dp_inode_free(t, d);
-	rcu_barrier();
-	cds_lfht_destroy(t->ht, NULL);
-	free(t);
-}
-
-void dp_table_drained(struct dp_table *t)
-{
-	sched_wake_all(t->cfg.sched, &t->drain);
 }
 
 struct dp_inode *dp_inode_new(struct dp_table *t, uint64_t ino, uint32_t gen)
@@ -242,23 +226,6 @@ struct dp_inode *dp_inode_new(struct dp_table *t, uint64_t ino, uint32_t gen)
 	rcu_read_unlock();
 	cds_list_add_tail(&d->all, &t->inodes);
 	return d;
-}
-
-static void inode_free_rcu(struct rcu_head *h)
-{
-	free(caa_container_of(h, struct dp_inode, rcu));
-}
-
-void dp_inode_free(struct dp_table *t, struct dp_inode *d)
-{
-	if (!d)
-		return;
-	cds_list_del(&d->all);
-	rcu_read_lock();
-	cds_lfht_del(t->ht, &d->node);
-	rcu_read_unlock();
-	dp_publish_take(t, d, NULL);
-	call_rcu(&d->rcu, inode_free_rcu);
 }
 
 static void gate_shut(struct dp_table *t, struct dp_inode *d)
@@ -281,11 +248,81 @@ void dp_gate_close(struct dp_table *t, struct dp_inode *d)
 		sched_wait(t->cfg.sched, &t->drain);
 }
 
+/* ---- the end of an inode ------------------------------------------------------------------------------------- */
+
+static void inode_free_rcu(struct rcu_head *h)
+{
+	free(caa_container_of(h, struct dp_inode, rcu));
+}
+
+/*
+ * A gate that is open lets requests in although there is no map any more: between the two halves of dp_io_begin() they hold nothing but
+ * inflight (DP1), and that must be true.
+ *
+ *	worker: inflight++, the gate is open	control: the lock is gone, nobody refers to the inode: dp_inode_free()
+ *	worker: preempted			call_rcu: the memory goes
+ *	worker: looks d->map up
+ *
+ * So who is inside keeps it: the gate is shut for good, and as at every closed gate whoever leaves last says so.
+ */
+void dp_inode_free(struct dp_table *t, struct dp_inode *d)
+{
+	if (!d)
+		return;
+	gate_shut(t, d);
+	cds_list_del(&d->all);
+	rcu_read_lock();
+	cds_lfht_del(t->ht, &d->node);
+	rcu_read_unlock();
+	dp_publish_take(t, d, NULL);
+	if (is_drained(d))
+		call_rcu(&d->rcu, inode_free_rcu);
+	else
+		cds_list_add_tail(&d->all, &t->dying);
+}
+
+static void bury(struct dp_table *t, bool all)
+{
+	struct dp_inode *d, *tmp;
+
+	cds_list_for_each_entry_safe(d, tmp, &t->dying, all) {
+		if (!all && !is_drained(d))
+			continue;
+		cds_list_del(&d->all);
+		call_rcu(&d->rcu, inode_free_rcu);
+	}
+}
+
+void dp_table_drained(struct dp_table *t)
+{
+	bury(t, false);
+	sched_wake_all(t->cfg.sched, &t->drain);
+}
+
+void dp_table_free(struct dp_table *t)
+{
+	struct dp_inode *d, *tmp;
+
+	if (!t)
+		return;
+	cds_list_for_each_entry_safe(d, tmp, &t->inodes, all)
+		dp_inode_free(t, d);
+	bury(t, true);
+	rcu_barrier();
+	cds_lfht_destroy(t->ht, NULL);
+	free(t);
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
 bool dp_is_drained(const struct dp_table *t)
 {
 	struct dp_inode *d;
 
 	cds_list_for_each_entry(d, &t->inodes, all)
+		if (!is_drained(d))
+			return false;
+	cds_list_for_each_entry(d, &t->dying, all)
 		if (!is_drained(d))
 			return false;
 	return true;

@@ -59,7 +59,7 @@ void dp_table_drained(struct dp_table *t);
 
 /* Known by (ino, gen); gate closed at first.  NULL out of memory. */
 struct dp_inode *dp_inode_new(struct dp_table *t, uint64_t ino, uint32_t gen);
-/* Gate must be closed and drained. Takes it out of the table; memory goes after a grace period.  NULL allowed. */
+/* Takes it out of the table; memory goes a grace period after the last request inside is over.  Never waits.  NULL allowed. */
 void dp_inode_free(struct dp_table *t, struct dp_inode *d);
 /* Closes and awaits the drain.  Nests: as many opens as closes. */
 void dp_gate_close(struct dp_table *t, struct dp_inode *d);

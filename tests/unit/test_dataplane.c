@@ -33,7 +33,7 @@ struct rig {
 
 static void notify(void *arg)
 {
-	struct rig *r = arg;
+	struct rig *r = arg;		/* first in what other tests pass */
 
 	__atomic_store_n(&r->drained, 1, __ATOMIC_RELEASE);
 }
@@ -57,6 +57,23 @@ static void rig_done(struct rig *r)
 	dp_table_free(r->t);
 	sched_free(r->sched);
 	rcu_unregister_thread();
+}
+
+/* Control thread and worker in one: at the step `at` the inode is freed, as when its lock leaves and nobody refers to it any more. */
+struct freed { struct rig r; const char *at; bool done, drained; };
+
+/* The request passed the gate after it had been opened again. */
+static void free_inside(void *arg, const char *step)
+{
+	struct freed *f = arg;
+
+	if (strcmp(step, f->at))
+		return;
+	f->done = true;
+	dp_publish_take(f->r.t, f->r.d, NULL);
+	dp_inode_free(f->r.t, f->r.d);
+	f->drained = dp_is_drained(f->r.t);
+	rcu_barrier();				/* a grace period, and what waited for it */
 }
 
 static struct dp_map *map_two(bool wr)
@@ -94,6 +111,35 @@ START_TEST(a_request_across_two_extents_gets_two_pieces)
 	ck_assert_uint_eq(io.seg[1].len, 4096);
 	dp_io_end(r.t, &io);
 	rig_done(&r);
+}
+END_TEST
+
+/*
+ *	worker: inflight++, the gate is open		control: closes, drains, takes the map, opens the gate
+ *	...						the lock is NL and unused: the inode is freed
+ *	worker: looks the map up
+ */
+START_TEST(an_inode_that_is_freed_under_a_request_that_has_passed_the_gate_stays_until_it_is_over)
+{
+	struct freed f = { .at = "lookup" };
+	struct dp_config cfg;
+	struct dp_io io = io_at(0, 4096, false);
+
+	rig_init(&f.r, false);
+	dp_table_free(f.r.t);
+	cfg = (struct dp_config){ .sched = f.r.sched, .io_align = 512, .notify = notify, .yield = free_inside, .arg = &f };
+	f.r.t = dp_table_new(&cfg);
+	f.r.d = dp_inode_new(f.r.t, 77, 5);
+	dp_publish_take(f.r.t, f.r.d, map_two(false));
+	dp_gate_open(f.r.t, f.r.d);
+	ck_assert_int_eq(dp_io_begin(f.r.t, &io), DP_SLOW);
+	ck_assert(f.done);
+	ck_assert_msg(!f.drained, "freed: drained = %d, must be 0: a request was inside", f.drained);
+	ck_assert(f.r.drained);			/* and it said so when it left */
+	dp_table_drained(f.r.t);
+	ck_assert(dp_is_drained(f.r.t));
+	f.r.d = NULL;
+	rig_done(&f.r);
 }
 END_TEST
 
@@ -277,6 +323,7 @@ START_TEST(a_gate_that_does_not_wait_is_noticed)
 END_TEST
 
 UNIT_MAIN("dataplane", UNIT_TEST(a_request_across_two_extents_gets_two_pieces),
+	  UNIT_TEST(an_inode_that_is_freed_under_a_request_that_has_passed_the_gate_stays_until_it_is_over),
 	  UNIT_TEST(what_the_map_does_not_allow_goes_the_slow_way), UNIT_TEST(writes_are_remembered_once_for_the_file_times),
 	  UNIT_TEST(closing_waits_for_the_request_inside_and_lets_none_in),
 	  UNIT_TEST(a_gate_that_does_not_wait_is_noticed),
