@@ -67,7 +67,7 @@ struct cs_write {
 	bool returned;			/* the answer came */
 };
 struct cs_sector { unsigned n, cap; struct cs_write *w; };
-struct cs_append { uint64_t value, start; struct cluster_node by; };
+struct cs_append { uint64_t value, start; struct cluster_node by; bool refused; };	/* refused: see cs_name_refused() */
 enum cs_file_kind { CS_PLAIN, CS_IMAGE, CS_APPEND, CS_DISK };
 struct cs_file {
 	enum cs_file_kind kind;
@@ -203,6 +203,11 @@ void cs_name_exists(struct cs_sim *s, struct cs_name *n, struct cluster_node by,
 bool cs_name_may_be(const struct cs_name *n, enum cs_kind kind);
 void cs_name_changed(struct cs_sim *s, struct cs_name *n, struct cluster_node by, struct cs_state to);
 void cs_name_maybe(struct cs_sim *s, struct cs_name *n, struct cs_state to);
+/*
+ * The answer was that the node is on its way out, but may join anew: then it has changed nothing (csvfs_may_rejoin), and who asked asks
+ * again in the next life.  That is certain once the slot has been given back in order; until then it may have become `to` all the same.
+ */
+void cs_name_refused(struct cs_sim *s, struct cs_name *n, struct cluster_node by, struct cs_state to);
 void cs_name_synced(struct cs_sim *s, struct cs_name *n, struct cluster_node by);
 void cs_names_left(struct cs_sim *s, struct cluster_node who);	/* an orderly unmount */
 void cs_names_dead(struct cs_sim *s, struct cluster_node who);
@@ -221,6 +226,7 @@ void cs_data_fill(void *buf, uint32_t sectors, uint64_t value);
 void cs_data_read(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t count, const void *buf, struct cluster_node by,
 		  uint64_t started, const char *op);
 void cs_data_append_begin(struct cs_sim *s, struct cluster_node by, uint64_t value);
+void cs_data_append_refused(struct cs_sim *s, uint64_t value);
 void cs_data_appended(struct cs_sim *s, struct cs_file *f, uint64_t off, struct cluster_node by, uint64_t value);
 uint32_t cs_data_appended_sectors(const struct cs_file *f);	/* at least so many are there for certain */
 /* What was written before (by `by`; 0: by anybody) is durable. */

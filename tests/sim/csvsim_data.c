@@ -260,7 +260,14 @@ void cs_data_read(struct cs_sim *s, struct cs_file *f, uint32_t first, uint32_t 
 void cs_data_append_begin(struct cs_sim *s, struct cluster_node by, uint64_t value)
 {
 	csv_assert(s->n_append < ARRAY_SIZE(s->append));
-	s->append[s->n_append++] = (struct cs_append){ value, cs_now(s), by };
+	s->append[s->n_append++] = (struct cs_append){ value, cs_now(s), by, false };
+}
+
+void cs_data_append_refused(struct cs_sim *s, uint64_t value)
+{
+	for (unsigned i = 0; i < s->n_append; i++)
+		if (s->append[i].value == value)
+			s->append[i].refused = true;
 }
 
 /* Its answer came: there it is, and nothing else was. */
@@ -353,6 +360,9 @@ void cs_data_dead(struct cs_sim *s, struct cluster_node who)
 void cs_data_released(struct cs_sim *s, struct cluster_node who)
 {
 	each(s, released, who, "has given back");
+	for (unsigned i = s->n_append; i > 0; i--)
+		if (cs_same(s->append[i - 1].by, who) && s->append[i - 1].refused)
+			s->append[i - 1] = s->append[--s->n_append];
 }
 
 void cs_data_settled(struct cs_sim *s, struct cluster_node who)

@@ -178,6 +178,16 @@ void cs_name_maybe(struct cs_sim *s, struct cs_name *n, struct cs_state to)
 	watched(s, n, (struct cluster_node){ 0 }, "got no answer", "");
 }
 
+void cs_name_refused(struct cs_sim *s, struct cs_name *n, struct cluster_node by, struct cs_state to)
+{
+	if (!n->dead.nodeid) {
+		n->before = n->cur;
+		n->dead = by;
+	}
+	states_add(s, &n->cur, to);
+	watched(s, n, by, "was refused", "");
+}
+
 void cs_name_synced(struct cs_sim *s, struct cs_name *n, struct cluster_node by)
 {
 	if (cs_same(n->owner, by))

@@ -17,6 +17,15 @@ bool cs_uncertain(const struct cs_worker *w, long long ret)
 	return cs_worker_dead(w) || ret == -CSV_E_WITHDRAWN || (ret == -EIO && w->n->disk_failed);
 }
 
+bool cs_refused(struct cs_worker *w, long long ret)
+{
+	if (ret != -CSV_E_WITHDRAWN || csvfs_may_rejoin(w->n->fs) == -CSV_E_WITHDRAWN)
+		return false;
+	cs_node_dead(w->n);		/* the model has it before the answer */
+	cs_count(w->n->sim, "op.refused_by_heal");
+	return true;
+}
+
 bool cs_judge(struct cs_worker *w, long long ret, const char *op)
 {
 	struct cs_sim *s = w->n->sim;

@@ -18,6 +18,8 @@ static inline bool cs_chance(struct cs_worker *w, unsigned num, unsigned den) { 
 /* csvsim_work.c */
 /* No answer that counts: the node is on its way out, or its disk failed and it will be. */
 bool cs_uncertain(const struct cs_worker *w, long long ret);
+/* The answer promises that nothing was changed, if the node gives its slot back in order (csvfs_may_rejoin). */
+bool cs_refused(struct cs_worker *w, long long ret);
 /* As cs_judge(), of an operation that collides with others and may be refused. */
 bool cs_soft(struct cs_worker *w, long long ret, const char *op);
 

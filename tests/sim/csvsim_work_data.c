@@ -108,6 +108,8 @@ static void data_append(struct cs_worker *w, struct cs_file *f)
 	cs_count(s, "op.append");
 	if (!cs_uncertain(w, n) && cs_judge(w, n, "append"))
 		cs_data_appended(s, f, off, w->n->self, value);
+	else if (cs_refused(w, n))
+		cs_data_append_refused(s, value);
 	free(buf);
 }
 

@@ -49,10 +49,12 @@ static void intend(struct cs_worker *w, unsigned i, struct cs_state to)
 /* The answer has come.  true: it counts. */
 static bool answered(struct cs_worker *w, long long ret)
 {
-	bool counts = !cs_uncertain(w, ret);
+	bool counts = !cs_uncertain(w, ret), refused = cs_refused(w, ret);
 
 	for (unsigned i = 0; i < w->pend.n; i++) {
-		if (w->pend.p[i].change && !counts)
+		if (w->pend.p[i].change && refused)
+			cs_name_refused(w->n->sim, w->pend.p[i].name, w->n->self, w->pend.p[i].to);
+		else if (w->pend.p[i].change && !counts)
 			cs_name_maybe(w->n->sim, w->pend.p[i].name, w->pend.p[i].to);
 		w->pend.p[i].change = false;
 	}
