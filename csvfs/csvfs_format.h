@@ -115,7 +115,7 @@ enum csv_slot_state { CSV_SLOT_FREE = 0, CSV_SLOT_ACTIVE = 1 };
 	S(struct le32, nodeid, "owner, or last owner") \
 	S(struct le64, incarnation, "raised at every change of state") \
 	S(struct le64, since_real_ns, "for people") \
-	S(struct le32, proof_kind, "how the last owner was proven gone: 0 own release, 1 agent, 2 process, 3 rejoin, 4 operator, 5 withdraw") \
+	S(struct le32, proof_kind, "how the last owner was proven gone: 0 own release, 1 agent, 2 process, 3 rejoin, 4 operator, 5 withdraw; 6 not yet: of an ACTIVE slot, who replays its log") \
 	S(struct le32, proof_nodeid, "whose node that was") \
 	S(struct le64, proof_incarnation, "and which life") \
 	A(uint8_t, node_name, 64, "for people")

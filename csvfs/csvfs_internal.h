@@ -196,7 +196,8 @@ void reaper_free(struct csvfs *fs);
 
 /* ---- slot.c ------------------------------------------------------------------------------------------------------------------- */
 enum csv_proof { CSV_PROOF_RELEASE = 0, CSV_PROOF_AGENT = 1, CSV_PROOF_PROCESS = 2, CSV_PROOF_REJOIN = 3, CSV_PROOF_OPERATOR = 4,
-		 CSV_PROOF_WITHDRAW = 5 };
+		 CSV_PROOF_WITHDRAW = 5,
+		 CSV_PROOF_REPLAYING = 6 };	/* none: an ACTIVE slot names who replays its log, or has begun to (RC5) */
 const char *slot_proof_name(enum csv_proof p);
 int slot_ctl_init(struct csvfs *fs);
 void slot_ctl_free(struct csvfs *fs);

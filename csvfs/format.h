@@ -138,7 +138,7 @@ struct csv_slot_info {
 	char node_name[64];		/* terminated, printable */
 	uint64_t seq;			/* of the block: the writer raises it */
 };
-#define CSV_PROOF_KINDS 6u
+#define CSV_PROOF_KINDS 7u
 int csv_slot_decode(const struct csv_geom *g, uint32_t slot, const void *block, struct csv_slot_info *ret, struct csv_err *err);
 /* Fills a whole block; writing the first 512 bytes (or all of it where sectors are larger) is enough. */
 void csv_slot_encode(const struct csv_geom *g, uint32_t slot, const struct csv_slot_info *in, void *ret_block);

@@ -25,6 +25,9 @@
  *      the coordinator starts only after every member has announced in the present one and none claims that log.  A replayer that
  *      is no member any more was lost in the same view as its log's owner or later: all such lives must be FENCED first.  (A lock would
  *      not do: after two losses the lock manager must assume that the owner of the log holds it.)
+ *  RC5 Before the first write of a replay the slot names its replayer, durably, until it is FREE.  Who mounts replays before it has a slot
+ *      of its own; when it dies at that, and all who met it as well, nothing else tells those who come later that its writes may still be
+ *      on their way.  So whoever meets that name in an ACTIVE slot, and not as a member, needs a proof for it, too.
  *  RC3 A life that is a member of the present view is never declared to the dlm; its facts wait until it is not.
  */
 #include "csvfs/recover_internal.h"
@@ -259,7 +262,7 @@ static bool get_fact(struct recover *r, struct csv_cursor *c, struct fact *ret)
 	csv_cur_skip(c, 6);
 	f.lost_first = csv_cur_u64(c);
 	f.lost_last = csv_cur_u64(c);
-	if (csv_cur_error(c) || !f.who.nodeid || !f.who.incarnation || !f.flags || (f.flags & ~FACT_KNOWN) || f.kind >= CSV_PROOF_KINDS ||
+	if (csv_cur_error(c) || !f.who.nodeid || !f.who.incarnation || !f.flags || (f.flags & ~FACT_KNOWN) || f.kind > CSV_PROOF_WITHDRAW ||
 	    (f.slot != CSV_NO_SLOT && f.slot >= r->fs->geo.slots) || f.lost_first > f.lost_last)
 		return false;
 	if ((f.flags & FACT_REPLAYED) && !(f.flags & FACT_FENCED) && !(r->fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE))

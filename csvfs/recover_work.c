@@ -266,6 +266,33 @@ int csvfs_confirm_fenced(struct csvfs *fs, uint32_t nodeid, struct csv_err *err)
 
 /* ---- replay ----------------------------------------------------------------------------------------------------------------------- */
 
+/* RC5.  False: not yet, its own worker gets the proof. */
+static bool replayer_gone(struct rcv_node *n, const struct csv_slot_info *s)
+{
+	struct recover *r = n->rcv;
+	struct cluster_node who = { s->proof_nodeid, s->proof_incarnation };
+	struct rcv_node *o;
+
+	if (s->proof_kind != CSV_PROOF_REPLAYING || !who.nodeid || !who.incarnation || (who.nodeid == r->fs->self.nodeid && who.incarnation == r->fs->self.incarnation) || rcv_is_member(r, who) ||
+	    r->fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE)
+		return true;
+	o = rcv_get(r, who);
+	if (!o)
+		return false;
+	if (!o->lost && !o->fenced) {
+		fs_log(r->fs, LOG_L_NOTE, "node %u: it has begun to replay the journal of node %u and is not here any more: it must be proven gone, too",
+		       who.nodeid, n->who.nodeid);
+		o->found_ns = fs_now_ns(r->fs);
+		rcv_set_lost(o);
+	}
+	if (o->fenced)
+		return true;
+	o->lost_last = csv_max(o->lost_last, n->lost_last);	/* RC4 */
+	rcv_announce(r);
+	rcv_kick(r);
+	return false;
+}
+
 static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)
 {
 	struct csvfs *fs = n->rcv->fs;
@@ -280,8 +307,16 @@ static int replay_slot(struct rcv_node *n, uint32_t slot, struct csv_err *err)
 	ret = slot_read(fs, slot, &s, err);
 	if (ret < 0)
 		return ret;
+	if (s.state == CSV_SLOT_ACTIVE && !replayer_gone(n, &s))
+		return -EAGAIN;
 	if (s.state != CSV_SLOT_ACTIVE || s.nodeid != n->who.nodeid || s.incarnation != n->who.incarnation)
 		return blk_flush(fs->env->blk);	/* whoever was at it before us finished, but may have died before its FLUSH */
+	s.proof_kind = CSV_PROOF_REPLAYING;
+	s.proof_nodeid = fs->self.nodeid;
+	s.proof_incarnation = fs->self.incarnation;
+	ret = slot_write(fs, slot, &s);
+	if (ret < 0)
+		return csv_err_set(err, ret, "slot state: write: %s", csv_err_describe(ret));
 	slot_geometry(fs, slot, n->who.incarnation, &g);
 	ret = jnl_replay(fs->env->blk, &g, &lim, NULL, &n->info.stats, err);
 	if (!ret)
@@ -316,7 +351,9 @@ static int replay(struct rcv_node *n)
 		ret = replay_slot(n, slot, &err);
 	}
 	n->replaying = false;
-	if (ret == -EINTR || ret == -CSV_E_WITHDRAWN)
+	if (ret == -EAGAIN)
+		rcv_announce(n->rcv);	/* no claim any more; RC4 keeps us from coming here again before the proof */
+	if (ret == -EINTR || ret == -CSV_E_WITHDRAWN || ret == -EAGAIN)
 		return ret;
 	if (ret < 0) {
 		csv_err_prefix(&err, "slot %u", slot);

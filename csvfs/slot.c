@@ -33,7 +33,7 @@ struct slot_ctl {
 const char *slot_proof_name(enum csv_proof p)
 {
 	static const char *const name[CSV_PROOF_KINDS] = { "own release", "fence agent", "process gone", "came back with a new life", "operator",
-							   "withdrew and drained" };
+							   "withdrew and drained", "being replayed" };
 
 	return (unsigned)p < CSV_PROOF_KINDS ? name[p] : "?";
 }

@@ -154,6 +154,7 @@ struct cs_sim {
 	struct cs_node node[SIM_NODES_MAX + 1];
 	struct csv_geom geo;
 	struct cluster_node slot[CSV_SLOTS_MAX];	/* ACTIVE for whom, on the disk */
+	uint64_t slot_seq[CSV_SLOTS_MAX];
 	uint64_t root, dir[CS_DIRS];
 	struct cs_name name[CS_DIRS][CS_NAMES];
 	struct cs_file file[CS_FILES + 1];

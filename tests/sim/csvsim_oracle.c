@@ -129,6 +129,19 @@ static struct cluster_node writer_of(struct cs_sim *s, unsigned node, uint64_t w
 	return (struct cluster_node){ node, 0 };
 }
 
+/* Who replays a log says so in its slot first. */
+static void check_replayer(struct cs_sim *s, uint32_t slot, struct cluster_node owner, const struct csv_slot_info *i, struct cluster_node by)
+{
+	struct cluster_node who = { i->proof_nodeid, i->proof_incarnation };
+
+	if (i->proof_kind != CSV_PROOF_REPLAYING || !cs_same(who, by))
+		cs_fail(s, "R9: slot %u of n%u.%" PRIu64 " is written by n%u.%" PRIu64 " with proof %u of n%u.%" PRIu64, slot, owner.nodeid,
+			owner.incarnation, by.nodeid, by.incarnation, i->proof_kind, who.nodeid, who.incarnation);
+	else if (!cs_life_of(s, owner)->fenced)
+		cs_fail(s, "R9: n%u.%" PRIu64 " replays the log of n%u.%" PRIu64 " although it may still write", by.nodeid, by.incarnation,
+			owner.nodeid, owner.incarnation);
+}
+
 /*
  * R9: taken only when FREE and by oneself; given up only by the owner with its own word, or by others after a proof.  That may be its
  * word, too: a mount that fails while it takes the slot leaves in order, and ACTIVE may be on the disk all the same.
@@ -140,6 +153,8 @@ static void check_slot_rules(struct cs_sim *s, uint32_t slot, struct cluster_nod
 	if (i->state == CSV_SLOT_ACTIVE && was.nodeid && !cs_same(was, now))
 		cs_fail(s, "R9: slot %u was in use by n%u.%" PRIu64 " and is taken by n%u.%" PRIu64, slot, was.nodeid, was.incarnation, now.nodeid,
 			now.incarnation);
+	else if (i->state == CSV_SLOT_ACTIVE && cs_same(now, was))
+		check_replayer(s, slot, was, i, by);
 	else if (i->state == CSV_SLOT_ACTIVE && !cs_same(now, by))
 		cs_fail(s, "R9: slot %u is taken for n%u.%" PRIu64 " by n%u.%" PRIu64, slot, now.nodeid, now.incarnation, by.nodeid, by.incarnation);
 	else if (i->state == CSV_SLOT_FREE && was.nodeid && cs_same(was, by) && i->proof_kind != CSV_PROOF_RELEASE)
@@ -167,7 +182,7 @@ static void slot_written(struct cs_sim *s, uint32_t slot, const struct cluster_n
 		free(block);
 		return;
 	}
-	if (by)
+	if (by && i.seq != s->slot_seq[slot])		/* the same: a write that failed left nothing */
 		check_slot_rules(s, slot, *was, &i, *by);
 	if (i.state == CSV_SLOT_FREE && was->nodeid) {
 		struct cs_life *l = cs_life_of(s, *was);
@@ -180,6 +195,7 @@ static void slot_written(struct cs_sim *s, uint32_t slot, const struct cluster_n
 			cs_data_released(s, l->who);
 		}
 	}
+	s->slot_seq[slot] = i.seq;
 	*was = i.state == CSV_SLOT_ACTIVE ? (struct cluster_node){ i.nodeid, i.incarnation } : (struct cluster_node){ 0 };
 	free(block);
 }

@@ -260,7 +260,7 @@ START_TEST(slot_state_decodes_to_what_was_encoded)
 				   .proof_nodeid = 12, .proof_incarnation = 13, .node_name = "node-77", .seq = 14 }, d;
 	struct { uint32_t off; uint64_t v; const char *text; } bad[] = {
 		{ offsetof(struct csv_slot, state), 2, "state = 2" }, { offsetof(struct csv_slot, nodeid), 0, "nodeid = 0" },
-		{ offsetof(struct csv_slot, proof_kind), 6, "proof_kind = 6" }, { offsetof(struct csv_mhdr, owner_id), 4, "owner_id 4" },
+		{ offsetof(struct csv_slot, proof_kind), 7, "proof_kind = 7" }, { offsetof(struct csv_mhdr, owner_id), 4, "owner_id 4" },
 	};
 	uint8_t block[CSV_BLOCK_SIZE];
 	struct csv_err err = CSV_ERR_INIT;

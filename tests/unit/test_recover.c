@@ -379,6 +379,38 @@ START_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes)
 }
 END_TEST
 
+/*
+ * Who mounts replays before it has a slot of its own.  When it dies at that, nobody who comes later has met it and no slot is ACTIVE for
+ * it, but its writes may still be on their way.  The slot whose log it replayed names it.
+ */
+START_TEST(a_replayer_without_a_slot_is_fenced_before_its_work_is_done_again)
+{
+	struct csv_geom g;
+
+	cw_setup();
+	cw_mount(1);
+	set(1, 40);
+	g = cw_n(1)->fs->geo;
+	ck_assert_uint_ne(cw_group_on_disk(&g), 40);
+	cw_power_cut(1);
+	cw_boot(2);
+	cw_n(2)->hold_off = csv_group_start(&g, 0) << CSV_BLOCK_SHIFT;
+	cw_n(2)->hold_writes = true;
+	cw_start(2, cw_mount_coro);
+	ck_assert(cw_run(60000, replay_has_begun, cw_n(2)));
+	cw_power_cut(2);
+	cw_mount(3);
+	ck_assert_uint_eq(get(3), 40);
+	set(3, 71);
+	cw_umount(3);
+	ck_assert_uint_eq(cw_group_on_disk(&g), 71);
+	cw_land(cw_n(2));
+	ck_assert_uint_eq(cw_group_on_disk(&g), 71);
+	ck_assert_uint_eq(cw.fence_calls, 3);	/* 1 by 2; 1 and 2 by 3 */
+	cw_teardown();
+}
+END_TEST
+
 START_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence)
 {
 	cw_setup();
@@ -689,6 +721,7 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(the_first_mounter_waits_for_owners_then_fences_and_replays),
 	  UNIT_TEST(a_node_mounting_again_alone_replays_its_own_old_slot_at_once),
 	  UNIT_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes),
+	  UNIT_TEST(a_replayer_without_a_slot_is_fenced_before_its_work_is_done_again),
 	  UNIT_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence),
 	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
