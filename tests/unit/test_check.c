@@ -134,7 +134,11 @@ static void len_zero(void) { le32_set(&first_extent(cv.fixed)->len, 0); cv_seal(
 static void len_huge(void) { le32_set(&first_extent(cv.fixed)->len, UINT32_MAX); cv_seal(cv.fixed); }
 static void len_longer(void) { le32_set(&first_extent(cv.many)->len, 5); cv_seal(child(cv.many, 0)); }
 static void flag_unknown(void) { le32_set(&first_extent(cv.fixed)->flags, CSV_EXT_SHARED); cv_seal(cv.fixed); }
-static void key_wraps(void) { area_set_key(root_area(cv.fixed), 0, UINT64_MAX - 3); cv_seal(cv.fixed); }
+static void key_wraps(void)
+{
+	area_set_key(root_area(cv.fixed), area_count(root_area(cv.fixed)) - 1, UINT64_MAX - 3);
+	cv_seal(cv.fixed);
+}
 
 static void node_loop(void)
 {
