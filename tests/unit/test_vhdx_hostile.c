@@ -498,7 +498,7 @@ static const struct hostile hostile_vhd[] = {
 	C(vhd_entry_0, "entry of block 5: offset", "is 0", "not overlap the copy of the footer", 0),
 	C(vhd_entry_1, "entry of block 5: offset", "is 512", "not overlap the dynamic header", 0),
 	C(vhd_entry_2, "entry of block 5: offset", "is 1536", "not overlap the block table", 0),
-	C(vhd_entry_past_end, "entry of block 5: offset", "6307840", "before the footer at", 0),
+	C(vhd_entry_past_end, "entry of block 5: offset", "6304256", "before the footer at", 0),
 	C(vhd_entry_fffffffe, "entry of block 5: offset", "2199023254528", "before the footer at", 0),
 	C(vhd_entry_twice, "two entries: offset", "3584", "must not overlap", 0),
 	C(vhd_entry_overlaps, "two entries: offset", "4096", "must not overlap", 0),
