@@ -3,8 +3,9 @@
  * vraw_io.c - reading and writing the disk inside an image: the slow path of the raw view (vraw.h).
  *
  * A block that is present is bytes of the file: csvfs_read() and csvfs_write() do the rest under the file's lock, in place where that can be.
- * A block that is absent reads as zeros, said under vneg; writing there adds it (vraw_alloc.c).  A dynamic VHD's block whose bitmap is not
- * full is completed first, once, under vmap EX: what its clear bits hide becomes zeros.
+ * A block that is absent reads as zeros, said under vneg; writing there adds it (vraw_alloc.c).  In a dynamic VHD's block whose bitmap is
+ * not full, clear bits hide what lies there: reading looks at them; the first write completes the block, once, under vmap EX, so that what
+ * they hide becomes zeros, and from then on it is used in place.
  */
 #include "csvfs/vraw.h"
 
@@ -109,7 +110,7 @@ static int complete_block(struct vraw *v, uint64_t block)
 	return err < 0 ? err : 0;
 }
 
-/* A read-only mount: what the clear bits hide is hidden. */
+/* Reading changes nothing: what the clear bits hide is hidden. */
 static int hide_clear(struct vraw *v, const struct vimg_entry *e, uint64_t in, uint8_t *buf, uint64_t len)
 {
 	uint8_t *map = malloc(v->img.bitmap_bytes);
@@ -158,7 +159,6 @@ static int entry_of(struct vraw *v, uint64_t block, struct vimg_entry *ret)
 	return err;
 }
 
-/* 1: the block's bitmap has to be completed first. */
 static int read_piece(struct vraw *v, const struct piece *p, uint8_t *buf)
 {
 	struct glock_holder gh;
@@ -172,8 +172,6 @@ static int read_piece(struct vraw *v, const struct piece *p, uint8_t *buf)
 		full = vraw_bitmap_full(v, p->block, &e);
 		if (full < 0)
 			err = full;
-		else if (full == 0 && !fs_check_write(v->fs))
-			err = 1;
 		if (!err)
 			err = vraw_file_read(v, e.data_off + p->in, buf, p->len);
 		if (!err && !full)
@@ -256,9 +254,7 @@ ssize_t csvfs_disk_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t o
 		struct piece p = piece_at(v, off + done, off + len);
 
 		err = read_piece(v, &p, (uint8_t *)buf + done);
-		if (err == 1)
-			err = complete_block(v, p.block);
-		else if (!err)
+		if (!err)
 			done += p.len;
 	}
 	return err ? err : (ssize_t)done;

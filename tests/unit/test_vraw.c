@@ -80,6 +80,83 @@ START_TEST(the_last_block_may_be_a_part_and_nothing_lies_behind_the_disk)
 }
 END_TEST
 
+static struct vimg_entry entry;
+
+/* Sectors 8 to 15 of the block lose their bits, what lies there stays; and the view is closed meanwhile. */
+static void clear_bits(struct csvfs *fs)
+{
+	uint8_t map[512], none = 0;
+	uint64_t was;
+
+	ck_assert(vraw_entry_cached(vw_inode(1)->vraw, 3, &entry));
+	vw_close(fs);
+	IS(csvfs_read(fs, vw.file.ino, 0, entry.bitmap_off, map, sizeof(map)), 512);
+	memcpy(&was, map, 8);
+	ck_assert_uint_eq(was, UINT64_MAX);
+	IS(csvfs_write(fs, vw.file.ino, 0, entry.bitmap_off + 1, &none, 1, false, NULL), 1);
+}
+
+static void bits_are_set(struct csvfs *fs)
+{
+	uint8_t map[512], want[512];
+
+	memset(want, 0xff, sizeof(want));
+	IS(csvfs_read(fs, vw.file.ino, 0, entry.bitmap_off, map, 256), 256);	/* a bit a sector of 1 MiB */
+	ck_assert_mem_eq(map, want, 256);
+}
+
+START_TEST(sectors_whose_bit_is_clear_are_hidden_and_become_zeros_with_the_first_write)
+{
+	vw_start(2, VIMG_VHD, 24 * MIB, MIB);
+	vw_write(1, 3 * MIB, 65536, 1);
+	on_node(2, vw_close);
+	on_node(1, clear_bits);
+	vw_open_on(1, true);
+	vw_open_on(2, true);
+	memset(vw.model + 3 * MIB + 8 * 512, 0, 8 * 512);
+	vw_check(1, 3 * MIB, MIB);
+	vw_check(2, 3 * MIB + 9 * 512, 1024);		/* from the middle to the middle */
+	vw_write(2, 3 * MIB + 10 * 512, 512, 7);
+	vw_check(1, 2 * MIB, 2 * MIB);
+	vw_check(2, 2 * MIB, 2 * MIB);
+	on_node(1, bits_are_set);
+	vw_end(2);
+}
+END_TEST
+
+static void two_in_one_place(struct csvfs *fs)
+{
+	struct vraw *v = vw_inode(1)->vraw;
+	struct vimg img = v->img;
+	uint8_t raw[8];
+
+	ck_assert(vraw_entry_cached(v, 3, &entry));
+	vw_close(fs);
+	vimg_entry_encode(&img, 5, &entry, raw);
+	IS(csvfs_write(fs, vw.file.ino, 0, vimg_entry_off(&img, 5), raw, img.entry_bytes, false, NULL), img.entry_bytes);
+}
+
+START_TEST(an_image_whose_table_names_a_place_twice_is_not_written)
+{
+	vw_start(1, format_of(_i), 24 * MIB, MIB);
+	vw_write(1, 3 * MIB, 4096, 1);
+	on_node(1, two_in_one_place);
+	vw.writing = true;
+	on_node(1, vw_open);
+	ck_assert_int_eq(vw.n, -CSV_E_CORRUPT);
+	ck_assert_msg(strstr(vw.err.text, "5") && strstr(vw.err.text, "3"), "which blocks: %s", vw.err.text);
+	on_node(1, vw_close);
+	vw_open_on(1, false);
+	vw_check(1, 3 * MIB, 4096);
+	vw.off = 3 * MIB;
+	vw.len = 512;
+	vw.buf = vw.model;
+	on_node(1, vw_write_co);
+	ck_assert_int_eq(vw.n, -EROFS);
+	vw_end(1);
+}
+END_TEST
+
 /* ---- races -------------------------------------------------------------------------------------------------------------------------- */
 
 #define RACE_MIB 40u
@@ -377,6 +454,8 @@ END_TEST
 
 UNIT_MAIN("vraw", UNIT_LOOP(a_new_disk_reads_as_zeros_and_keeps_what_is_written_on_every_node, 0, 2),
 	  UNIT_LOOP(the_last_block_may_be_a_part_and_nothing_lies_behind_the_disk, 0, 2),
+	  UNIT_TEST(sectors_whose_bit_is_clear_are_hidden_and_become_zeros_with_the_first_write),
+	  UNIT_LOOP(an_image_whose_table_names_a_place_twice_is_not_written, 0, 2),
 	  UNIT_SLOW(three_nodes_that_add_blocks_at_once_lose_nothing_and_give_no_place_twice, 0, 4, 120),
 	  UNIT_SLOW(nodes_that_die_while_they_add_blocks_leave_a_whole_image, 0, 6, 120),
 	  UNIT_LOOP(what_is_present_needs_no_control_plane_and_no_message_on_any_node, 0, 2),
