@@ -26,7 +26,7 @@ struct csvfsd_options {
 	const char *fence_conf;		/* default /etc/csvfs/fence.conf */
 	char fuse_opts[256];		/* flags that the kernel's mount understands: ro,nosuid,nodev,noexec,... */
 	unsigned workers;		/* 0: one a core, at most 8 */
-	bool foreground, debug, read_only, no_mlock;
+	bool foreground, debug, read_only, no_mlock, no_tls;
 };
 /* 0; 1: --help or --version was answered; -EINVAL with err. */
 int csvfsd_options_parse(int argc, char **argv, struct csvfsd_options *ret, struct csv_err *err);
@@ -65,6 +65,7 @@ struct world {
 	char lock_path[128], group[48];
 	uint32_t nodeid;
 	struct real_witness *witness;
+	bool no_tls;
 	bool clean;			/* never joined, or left in order: the witness has nothing to say */
 	struct cluster_port *cluster_port;
 	struct link_port *link_port;

@@ -21,6 +21,7 @@ static const char usage[] =
 	"  -o fence=FILE   which fence agent switches which node (default /etc/csvfs/fence.conf)\n"
 	"  -o workers=N    data-plane threads (default: one a core, at most 8)\n"
 	"  -o nomlock      do not lock the daemon's memory\n"
+	"  -o notls        do not encrypt what the daemons say to each other; on all nodes or on none\n"
 	"  -o nosuid,nodev,noexec,noatime,...  as in mount(8)\n"
 	"\n"
 	"Unmount with umount(8). See csvfsd(8), mkfs.csvfs(8), csvctl(8).\n";
@@ -72,6 +73,10 @@ static int option_one(struct csvfsd_options *r, char *o, struct csv_err *err)
 	}
 	if (!strcmp(o, "debug")) {
 		r->debug = true;
+		return 0;
+	}
+	if (!strcmp(o, "notls")) {
+		r->no_tls = true;
 		return 0;
 	}
 	if (!strcmp(o, "nomlock")) {

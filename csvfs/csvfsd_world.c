@@ -207,7 +207,7 @@ static int open_cluster(struct world *w, struct csv_err *err)
 	w->env.cluster = cluster_new(w->sched, w->cluster_port, w->incarnation);
 	if (!w->env.cluster)
 		return csv_err_set(err, -ENOMEM, "out of memory");
-	rc = real_link_new(w->loop, &w->log, w->geo.lockspace, w->nodeid, &w->link_port, err);
+	rc = real_link_new(w->loop, &w->log, w->geo.lockspace, w->nodeid, w->no_tls, &w->link_port, err);
 	if (rc)
 		return rc;
 	w->env.mesh = mesh_new(w->sched, w->env.cluster, w->link_port, w->geo.lockspace);
@@ -278,6 +278,7 @@ int world_open(struct world *w, const struct csvfsd_options *o, struct csv_err *
 	real_clock_init(&w->clock);
 	real_rnd_init(&w->rnd);
 	log_open(w, o);
+	w->no_tls = o->no_tls;
 	new_incarnation(w);
 	rc = probe_volume(w, o, err);
 	if (!rc)

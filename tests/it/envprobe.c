@@ -246,7 +246,7 @@ int main(int argc, char **argv)
 	p.s = sched_new(&p.clk);
 	if (!p.s || loop_new(p.s, &p.l, &err) < 0 || cluster_facts_read(&facts, &err) < 0 ||
 	    real_cluster_new(p.l, &p.log, argv[1], &p.port, &err) < 0 ||
-	    real_link_new(p.l, &p.log, 0x656e7670726f6265, p.port->self, &p.link, &err) < 0)
+	    real_link_new(p.l, &p.log, 0x656e7670726f6265, p.port->self, false, &p.link, &err) < 0)
 		return die(&err);
 	say(&p, "up %u incarnation %" PRIx64 " token %u consensus %u crypto %d", p.port->self, life, facts.token_ms,
 	    facts.consensus_ms, facts.crypto);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -18,6 +19,9 @@
 #include "utils/env/real_link_internal.h"
 
 #define NODES 3
+
+/* Tests that run both ways set it; those of single bytes on the wire have none. */
+static bool with_tls;
 
 struct rig;
 struct node {
@@ -99,6 +103,7 @@ static void rig_init(struct rig *r, unsigned n)
 	make_key(r->other_key, 8);
 	r->n = n;
 	r->nodes.n = n;
+	r->nodes.no_tls = !with_tls;
 	snprintf(r->nodes.keyfile, sizeof(r->nodes.keyfile), "%s", r->key);
 	for (unsigned i = 0; i < n; i++) {
 		struct real_node *k = &r->nodes.node[i];
@@ -200,6 +205,7 @@ START_TEST(links_come_up_and_carry_frames_in_order_in_few_writes)
 	struct timespec a, b;
 	struct rig r;
 
+	with_tls = _i;
 	rig_init(&r, 3);
 	for (unsigned i = 1; i <= 3; i++)
 		node_start(&r, i);
@@ -235,6 +241,7 @@ START_TEST(a_link_that_breaks_is_told_and_comes_again)
 {
 	struct rig r;
 
+	with_tls = _i;
 	rig_init(&r, 2);
 	node_start(&r, 1);
 	node_start(&r, 2);
@@ -270,6 +277,7 @@ START_TEST(a_node_without_the_key_is_refused_and_counted)
 {
 	struct rig r;
 
+	with_tls = _i;
 	rig_init(&r, 2);
 	node_start(&r, 2);
 	snprintf(r.nodes.keyfile, sizeof(r.nodes.keyfile), "%s", r.other_key);
@@ -291,6 +299,7 @@ START_TEST(every_address_of_a_node_is_tried)
 	struct rig r;
 	struct real_node *two;
 
+	with_tls = _i;
 	rig_init(&r, 2);
 	node_start(&r, 2);
 	/* nothing listens at the first two */
@@ -311,6 +320,7 @@ START_TEST(a_volume_whose_first_port_is_taken_uses_another)
 	struct rig r;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	with_tls = _i;
 	rig_init(&r, 2);
 	sa.sin_port = htons(link_port_number(r.lockspace, 0));
 	sa.sin_addr.s_addr = htonl(INADDR_ANY);
@@ -379,6 +389,7 @@ START_TEST(strangers_are_thrown_out_and_disturb_nobody)
 	struct csv_err err;
 	struct rig r;
 
+	with_tls = _i;
 	rig_init(&r, 2);
 	node_start(&r, 1);
 	node_start(&r, 2);
@@ -409,6 +420,7 @@ START_TEST(many_silent_strangers_cost_a_bounded_number_of_connections)
 	unsigned a, b, c, d, closed = 0;
 	int fd[100];
 
+	with_tls = _i;
 	rig_init(&r, 2);
 	node_start(&r, 2);
 	ck_assert_int_eq(sscanf(r.nodes.node[1].addr[0], "%u.%u.%u.%u", &a, &b, &c, &d), 4);
@@ -487,14 +499,123 @@ START_TEST(no_changed_replayed_or_reflected_byte_gets_through)
 }
 END_TEST
 
-UNIT_MAIN("env_link",
-	  UNIT_TEST(links_come_up_and_carry_frames_in_order_in_few_writes),
-	  UNIT_TEST(a_link_that_breaks_is_told_and_comes_again),
+static void write_key(const char *path, uint8_t fill)
+{
+	uint8_t key[128];
+	char tmp[80];
+	int fd;
+
+	snprintf(tmp, sizeof(tmp), "%s.new", path);
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	memset(key, fill, sizeof(key));
+	ck_assert_int_eq(write(fd, key, sizeof(key)), sizeof(key));
+	close(fd);
+	ck_assert_int_eq(rename(tmp, path), 0);
+}
+
+static bool one_refused(struct rig *r)
+{
+	return real_link_stats(r->node[1].link)->refused || real_link_stats(r->node[2].link)->refused;
+}
+
+START_TEST(a_member_with_tls_and_one_without_refuse_each_other)
+{
+	struct rig r;
+
+	with_tls = _i;
+	rig_init(&r, 2);
+	node_start(&r, 2);
+	r.nodes.no_tls = !r.nodes.no_tls;
+	node_start(&r, 1);
+	ck_assert(run_until(&r, one_refused, 10000));
+	ck_assert_uint_eq(r.node[1].up[2], 0);
+	ck_assert_uint_eq(r.node[2].up[1], 0);
+	rig_done(&r);
+}
+END_TEST
+
+static bool two_is_alone(struct rig *r)
+{
+	return r->node[2].down[1] == r->node[2].up[1];
+}
+
+static void one_begins_anew(struct rig *r)
+{
+	real_link_free(r->node[1].link);
+	r->node[1].link = NULL;
+	ck_assert(run_until(r, two_is_alone, 10000));
+	memset(r->node[1].up, 0, sizeof(r->node[1].up));
+	memset(r->node[1].down, 0, sizeof(r->node[1].down));
+	node_start(r, 1);
+	ck_assert(run_until(r, all_up, 10000));
+}
+
+/*
+ * Node 2 keeps the file it has; node 1 gets a new key, then node 2: whoever has the new one and whoever has the old one understand each
+ * other as long as the one who answers has had both.
+ */
+START_TEST(the_key_is_changed_node_by_node_without_a_restart)
+{
+	struct rig r;
+	char one[64], two[64];
+
+	with_tls = true;
+	rig_init(&r, 2);
+	make_key(one, 7);
+	make_key(two, 7);
+	snprintf(r.nodes.keyfile, sizeof(r.nodes.keyfile), "%s", two);
+	node_start(&r, 2);
+	snprintf(r.nodes.keyfile, sizeof(r.nodes.keyfile), "%s", one);
+	node_start(&r, 1);
+	ck_assert(run_until(&r, all_up, 10000));
+	/* the one who answers has the new key first: the old one of node 1 is taken still */
+	write_key(two, 9);
+	one_begins_anew(&r);
+	/* now node 1 has it, too, and takes it up by itself */
+	write_key(one, 9);
+	one_begins_anew(&r);
+	unlink(one);
+	unlink(two);
+	rig_done(&r);
+}
+END_TEST
+
+START_TEST(a_stranger_who_says_half_a_hello_keeps_nobody_waiting)
+{
+	struct rig r;
+	struct sockaddr_in sa = { .sin_family = AF_INET };
+	static const uint8_t half[] = { 0x16, 0x03, 0x01, 0x02, 0x00, 0x01 };	/* the head of a TLS record, and no more */
+	int fd[8];
+
+	with_tls = true;
+	rig_init(&r, 2);
+	node_start(&r, 2);
+	sa.sin_addr.s_addr = inet_addr(r.nodes.node[1].addr[0]);
+	sa.sin_port = htons(link_port_number(r.lockspace, 0));
+	for (size_t i = 0; i < ARRAY_SIZE(fd); i++) {
+		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(connect(fd[i], (struct sockaddr *)&sa, sizeof(sa)), 0);
+		ck_assert_int_eq(write(fd[i], half, sizeof(half)), sizeof(half));
+	}
+	run_until(&r, never, 50);
+	node_start(&r, 1);
+	ck_assert(run_until(&r, all_up, 1500));		/* less than a silent stranger is given */
+	ck_assert(run_until(&r, one_refused, 10000));
+	for (size_t i = 0; i < ARRAY_SIZE(fd); i++)
+		close(fd[i]);
+	rig_done(&r);
+}
+END_TEST
+
+UNIT_MAIN("env_link", UNIT_LOOP(a_member_with_tls_and_one_without_refuse_each_other, 0, 2),
+	  UNIT_TEST(the_key_is_changed_node_by_node_without_a_restart), UNIT_TEST(a_stranger_who_says_half_a_hello_keeps_nobody_waiting),
+	  UNIT_LOOP(links_come_up_and_carry_frames_in_order_in_few_writes, 0, 2),
+	  UNIT_LOOP(a_link_that_breaks_is_told_and_comes_again, 0, 2),
 	  UNIT_TEST(sending_without_a_link_says_so),
-	  UNIT_TEST(a_node_without_the_key_is_refused_and_counted),
-	  UNIT_TEST(every_address_of_a_node_is_tried),
-	  UNIT_TEST(a_volume_whose_first_port_is_taken_uses_another),
+	  UNIT_LOOP(a_node_without_the_key_is_refused_and_counted, 0, 2),
+	  UNIT_LOOP(every_address_of_a_node_is_tried, 0, 2),
+	  UNIT_LOOP(a_volume_whose_first_port_is_taken_uses_another, 0, 2),
 	  UNIT_TEST(a_bad_frame_breaks_the_link_and_it_comes_again),
-	  UNIT_TEST(strangers_are_thrown_out_and_disturb_nobody),
-	  UNIT_TEST(many_silent_strangers_cost_a_bounded_number_of_connections),
+	  UNIT_LOOP(strangers_are_thrown_out_and_disturb_nobody, 0, 2),
+	  UNIT_LOOP(many_silent_strangers_cost_a_bounded_number_of_connections, 0, 2),
 	  UNIT_TEST(no_changed_replayed_or_reflected_byte_gets_through))

@@ -67,10 +67,11 @@ void real_witness_stop(struct real_witness *w, bool clean);
 /*
  * Listens on every own ring address, on the first free of four ports (from 7400 to 8423) derived from the lockspace; peers are
  * found by the node list of corosync, all their ring addresses are tried; the lower node id connects.  Both sides prove that they
- * have corosync's authkey (real_link_auth.h); who has not is refused, counted, and logged at most once a minute.  Frames are not
- * encrypted yet: until TLS is there, the ring addresses belong on the cluster's own network.
+ * have corosync's authkey (real_link_auth.h); who has not is refused, counted, and logged at most once a minute.  All of it inside TLS 1.3 (real_link_tls.h);
+ * `plain`: without, which is said in the log; then the ring addresses belong on a network of their own.  All nodes must agree on that.
  */
-int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, struct link_port **ret, struct csv_err *err);
+int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, bool plain, struct link_port **ret,
+		  struct csv_err *err);
 void real_link_free(struct link_port *p);
 struct real_link_stats {
 	uint64_t connected, accepted;		/* authenticated links */

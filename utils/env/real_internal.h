@@ -22,6 +22,7 @@ struct real_node {
 struct real_nodes {
 	unsigned n;
 	struct real_node node[CLUSTER_NODES_MAX];
+	bool no_tls;			/* links in the clear */
 	char keyfile[PATH_MAX];		/* of totem, default /etc/corosync/authkey */
 };
 

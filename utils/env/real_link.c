@@ -9,8 +9,8 @@
  *  RL4 A connection that has not proved itself costs a few hundred bytes, at most ANON_MAX of them at most HANDSHAKE_NS long.
  *  RL5 Frames are bounded by LINK_FRAME_MAX before anything is allocated for them; what waits in one link by OUT_MAX.
  *
- *	connector: CONNECTING -> WAIT_ANSWER -------------> UP       frame on the wire: u32 length, bytes
- *	acceptor:                WAIT_HELLO  -> WAIT_PROOF -> UP
+ *	connector: CONNECTING -> SHAKING (TLS) -> WAIT_ANSWER -------------> UP       frame inside: u32 length, bytes
+ *	acceptor:                SHAKING       -> WAIT_HELLO  -> WAIT_PROOF -> UP
  *	any state -> closed; the connector tries its next address, after a round of all of them with a growing pause
  *
  * Thread: the control thread.
@@ -54,7 +54,7 @@ static void on_turn(struct loop_hook *h)
 	struct link_conn *c, *tmp;
 
 	cds_list_for_each_entry_safe(c, tmp, &l->conns, node)
-		if (c->state != CONNECTING && (c->broken || (c->out_len && !(c->events & POLLOUT))))
+		if (c->state != CONNECTING && c->state != SHAKING && (c->broken || (c->out_len && !(c->events & POLLOUT))))
 			link_conn_flush(c);
 }
 
@@ -67,12 +67,16 @@ static int on_accept(void *arg, int fd, int revents)
 	(void)revents;
 	for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
 		struct sockaddr_storage sa;
+		struct link_conn *c;
 		socklen_t len = sizeof(sa);
 		int s = accept4(fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (s < 0)
 			break;
-		if (l->n_anon >= ANON_MAX || !link_conn_new(l, s, NULL, WAIT_HELLO, &sa)) {
+		c = l->n_anon < ANON_MAX ? link_conn_new(l, s, NULL, WAIT_HELLO, &sa) : NULL;
+		if (c) {
+			link_conn_begin(c);
+		} else {
 			l->stats.refused++;
 			close(s);
 		}
@@ -186,6 +190,8 @@ static int rlink_start(struct link_port *port, const struct link_events *ev, voi
 
 	l->ev = ev;
 	l->arg = arg;
+	if (l->tls)
+		rc = link_tls_start(l->tls);
 	for (unsigned i = 0; i < l->n_listen && rc == 0; i++)
 		rc = listen(l->listen_fd[i], 64) < 0 ? -errno : loop_add_fd(l->loop, l->listen_fd[i], POLLIN, on_accept, l);
 	if (rc < 0) {
@@ -213,6 +219,8 @@ static void rlink_stop(struct link_port *port)
 		timer_del(loop_sched(l->loop), &l->peer[i].retry);
 	cds_list_for_each_entry_safe(c, tmp, &l->conns, node)
 		link_conn_free(c);
+	if (l->tls)
+		link_tls_stop(l->tls);
 }
 
 static const struct link_port_ops rlink_ops = { rlink_start, rlink_peers, rlink_send, rlink_stop };
@@ -289,6 +297,8 @@ int link_new_nodes(struct loop *loop, struct logger *log, uint64_t lockspace, ui
 	l->hook.fn = on_turn;
 	CDS_INIT_LIST_HEAD(&l->conns);
 	rc = auth_init(&l->auth, nodes->keyfile, lockspace, self, err);
+	if (!rc && !nodes->no_tls)
+		rc = link_tls_new(loop, nodes->keyfile, lockspace, self, &l->tls, err);
 	for (unsigned i = 0; i < me->n_addrs && rc == 0; i++)
 		rc = listen_on(l, me->addr[i], err);
 	if (rc < 0) {
@@ -302,7 +312,7 @@ int link_new_nodes(struct loop *loop, struct logger *log, uint64_t lockspace, ui
 	return 0;
 }
 
-int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, struct link_port **ret,
+int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, bool plain, struct link_port **ret,
 		  struct csv_err *err)
 {
 	struct real_nodes *nodes = malloc(sizeof(*nodes));
@@ -311,6 +321,9 @@ int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32
 	if (!nodes)
 		return csv_err_set(err, -ENOMEM, "links: out of memory");
 	rc = real_nodes_read(nodes, err);
+	nodes->no_tls = plain;
+	if (plain)
+		log_to(log, LOG_L_WARN, "links to the other nodes: TLS is switched off: what they say can be read and changed on the way");
 	if (rc == 0)
 		rc = link_new_nodes(l, log, lockspace, self, nodes, ret, err);
 	free(nodes);
@@ -325,6 +338,7 @@ void real_link_free(struct link_port *p)
 		return;
 	l = rl_of(p);
 	rlink_stop(p);
+	link_tls_free(l->tls);
 	for (unsigned i = 0; i < l->n_listen; i++)
 		close(l->listen_fd[i]);
 	explicit_bzero(&l->auth, sizeof(l->auth));

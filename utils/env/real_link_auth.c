@@ -59,6 +59,11 @@ int auth_init(struct auth *a, const char *keyfile, uint64_t lockspace, uint32_t 
 	return 0;
 }
 
+void auth_derive(const struct auth *a, const char *purpose, uint8_t ret[AUTH_KEY_BYTES])
+{
+	mac(a->key, sizeof(a->key), 'D', purpose, strlen(purpose), "", 0, ret);
+}
+
 static const char *put_head(const struct auth *a, uint32_t peer, uint8_t ret[AUTH_HELLO_BYTES])
 {
 	struct csv_cursor c;

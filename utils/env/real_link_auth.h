@@ -6,8 +6,8 @@
  *	                                            <--  ANSWER  version, from, to, lockspace, nonce, mac("A", HELLO, ANSWER)
  *	PROOF  mac("C", HELLO, ANSWER)              -->
  *
- * Both macs cover both nonces and both names, so neither can be replayed or reflected.  It says who connected; it neither hides nor
- * seals the frames that follow (each has only a checksum): until TLS is there, the links belong on the cluster's own network.
+ * Both macs cover both nonces and both names, so neither can be replayed or reflected.  It says who connected; hiding and sealing what follows
+ * is TLS's part, inside of which it is spoken (real_link_tls.h; without TLS the links belong on a network of their own).
  *
  * Pure: bytes in, bytes out.  Any thread.
  */
@@ -41,6 +41,9 @@ struct auth_talk {
 
 /* Reads the key file.  0 or -errno with err set. */
 int auth_init(struct auth *a, const char *keyfile, uint64_t lockspace, uint32_t self, struct csv_err *err);
+
+/* A key for another purpose, from this one. */
+void auth_derive(const struct auth *a, const char *purpose, uint8_t ret[AUTH_KEY_BYTES]);
 
 /* Each returns NULL, or what is wrong (a literal); the bytes to send are in t->hello, t->answer, ret_proof. */
 const char *auth_hello(const struct auth *a, struct auth_talk *t, uint32_t peer);

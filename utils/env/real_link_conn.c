@@ -108,8 +108,15 @@ void link_conn_free(struct link_conn *c)
 	else if (c->peer->trying == c)
 		c->peer->trying = NULL;
 	timer_del(loop_sched(l->loop), &c->deadline);
-	loop_del_fd(l->loop, c->fd);
-	close(c->fd);
+	if (c->job) {
+		c->job->arg = NULL;		/* the descriptor is the handshake thread's: shook() closes it */
+		shutdown(c->fd, SHUT_RDWR);
+	} else {
+		tls_session_end(c->tls, c->cred);
+		loop_del_fd(l->loop, c->fd);
+		close(c->fd);
+	}
+	explicit_bzero(&c->auth, sizeof(c->auth));
 	cds_list_del(&c->node);
 	free(c->in);
 	free(c->out);
@@ -207,7 +214,9 @@ static void conn_want(struct link_conn *c, int events)
 bool link_conn_flush(struct link_conn *c)
 {
 	while (c->out_off < c->out_len && !c->broken) {
-		ssize_t n = send(c->fd, c->out + c->out_off, c->out_len - c->out_off, MSG_NOSIGNAL);
+		const uint8_t *at = c->out + c->out_off;
+		size_t len = c->out_len - c->out_off;
+		ssize_t n = c->tls ? tls_send(c->tls, at, len, &c->tls_part) : send(c->fd, at, len, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -286,7 +295,7 @@ static int shake(struct link_conn *c, const uint8_t *at, size_t len)
 	case WAIT_HELLO:
 		if (len < AUTH_HELLO_BYTES)
 			return 0;
-		wrong = auth_got_hello(&l->auth, &c->talk, at);
+		wrong = auth_got_hello(&c->auth, &c->talk, at);
 		if (!wrong && !link_peer_find(l, c->talk.peer))
 			wrong = "says that it is a node which is not in corosync's node list";
 		if (!wrong && c->talk.peer > l->self)
@@ -300,7 +309,7 @@ static int shake(struct link_conn *c, const uint8_t *at, size_t len)
 	case WAIT_ANSWER:
 		if (len < AUTH_ANSWER_BYTES)
 			return 0;
-		wrong = auth_got_answer(&l->auth, &c->talk, at, proof);
+		wrong = auth_got_answer(&c->auth, &c->talk, at, proof);
 		if (wrong || !link_conn_append(c, proof, sizeof(proof))) {
 			refuse(c, wrong ? wrong : "cannot be answered: out of memory");
 			return -1;
@@ -310,7 +319,7 @@ static int shake(struct link_conn *c, const uint8_t *at, size_t len)
 	case WAIT_PROOF:
 		if (len < AUTH_PROOF_BYTES)
 			return 0;
-		wrong = auth_got_proof(&l->auth, &c->talk, at);
+		wrong = auth_got_proof(&c->auth, &c->talk, at);
 		if (wrong) {
 			refuse(c, wrong);
 			return -1;
@@ -367,18 +376,78 @@ static bool conn_parse(struct link_conn *c)
 	return true;
 }
 
-static bool conn_connected(struct link_conn *c)
-{
-	int e = 0;
-	socklen_t len = sizeof(e);
+/* ---- the beginning ------------------------------------------------------------------------------------------------------ */
 
-	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0 || e ||
-	    auth_hello(&c->l->auth, &c->talk, c->peer->nodeid) || !link_conn_append(c, c->talk.hello, AUTH_HELLO_BYTES)) {
+/* What is said is hidden from now on, where it is to be.  False: the connection is gone. */
+static bool conn_talk(struct link_conn *c)
+{
+	if (!c->peer) {
+		c->state = WAIT_HELLO;
+		return true;
+	}
+	if (auth_hello(&c->auth, &c->talk, c->peer->nodeid) || !link_conn_append(c, c->talk.hello, AUTH_HELLO_BYTES)) {
 		link_conn_close(c);
 		return false;
 	}
 	c->state = WAIT_ANSWER;
 	return link_conn_flush(c);
+}
+
+static void shook(struct tls_job *j)
+{
+	struct link_conn *c = j->arg;
+	struct tls_job job = *j;
+
+	explicit_bzero(j, sizeof(*j));
+	free(j);
+	if (!c) {				/* closed meanwhile */
+		tls_session_end(job.session, job.cred);
+		close(job.fd);
+		return;
+	}
+	c->job = NULL;
+	c->tls = job.session;
+	c->cred = job.cred;
+	c->auth = job.auth;
+	explicit_bzero(&job.auth, sizeof(job.auth));
+	c->events = POLLIN;
+	if (loop_add_fd(c->l->loop, c->fd, POLLIN, on_conn, c) < 0)
+		c->events = 0;
+	if (job.wrong || !c->events)
+		refuse(c, job.wrong ? job.wrong : "cannot be answered: out of memory");
+	else
+		conn_talk(c);
+}
+
+bool link_conn_begin(struct link_conn *c)
+{
+	if (!c->l->tls) {
+		c->auth = c->l->auth;
+		return conn_talk(c);
+	}
+	c->job = calloc(1, sizeof(*c->job));
+	if (!c->job) {
+		link_conn_close(c);
+		return false;
+	}
+	loop_del_fd(c->l->loop, c->fd);
+	c->events = 0;
+	c->state = SHAKING;
+	*c->job = (struct tls_job){ .fd = c->fd, .server = !c->peer, .done = shook, .arg = c };
+	tls_shake(c->l->tls, c->job);
+	return true;
+}
+
+static bool conn_connected(struct link_conn *c)
+{
+	int e = 0;
+	socklen_t len = sizeof(e);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0 || e) {
+		link_conn_close(c);
+		return false;
+	}
+	return link_conn_begin(c);
 }
 
 static int on_conn(void *arg, int fd, int revents)
@@ -394,8 +463,11 @@ static int on_conn(void *arg, int fd, int revents)
 		return 0;
 	if (!(revents & (POLLIN | POLLHUP | POLLERR)))
 		return 0;
-	for (unsigned i = 0; i < READS_PER_TURN; i++) {
-		ssize_t n = recv(c->fd, c->in + c->in_len, c->in_cap - c->in_len, 0);
+	/* What lies decrypted in the session is announced by no poll(). */
+	for (unsigned i = 0; i < READS_PER_TURN || (c->tls && gnutls_record_check_pending(c->tls)); i++) {
+		uint8_t *at = c->in + c->in_len;
+		size_t room = c->in_cap - c->in_len;
+		ssize_t n = c->tls ? tls_recv(c->tls, at, room) : recv(c->fd, at, room, 0);
 
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 			break;

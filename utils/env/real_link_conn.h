@@ -10,10 +10,12 @@
 #include "utils/env/mesh_frame.h"
 #include "utils/env/real_link_auth.h"
 #include "utils/env/real_link_internal.h"
+#include "utils/env/real_link_tls.h"
 
 #define LINK_FRAME_MAX (MESH_HEADER_BYTES + MESH_MSG_MAX)
 
-enum link_state { CONNECTING, WAIT_ANSWER, WAIT_HELLO, WAIT_PROOF, UP };
+/* SHAKING: its descriptor is the handshake thread's */
+enum link_state { CONNECTING, SHAKING, WAIT_ANSWER, WAIT_HELLO, WAIT_PROOF, UP };
 
 struct link_peer;
 struct link_conn {
@@ -23,6 +25,11 @@ struct link_conn {
 	int fd, events;
 	enum link_state state;
 	bool broken;			/* closed at the end of the turn */
+	struct tls_job *job;		/* SHAKING */
+	gnutls_session_t tls;		/* NULL: plain */
+	gnutls_psk_client_credentials_t cred;
+	size_t tls_part;
+	struct auth auth;
 	struct auth_talk talk;
 	struct timer deadline;
 	char where[INET6_ADDRSTRLEN + 8];
@@ -48,6 +55,7 @@ struct rlink {
 	struct loop *loop;
 	struct logger *log;
 	struct auth auth;
+	struct link_tls *tls;		/* NULL: switched off */
 	uint32_t self;
 	uint64_t lockspace;
 	const struct link_events *ev;
@@ -68,6 +76,8 @@ struct link_peer *link_peer_find(struct rlink *l, uint32_t nodeid);
 /* In real_link.c: the next address and port, at once; after all of them with a pause. */
 void link_peer_next(struct link_peer *p);
 
+/* Starts the TLS handshake of a fresh connection, or without TLS what comes after it.  False: the connection is gone. */
+bool link_conn_begin(struct link_conn *c);
 /* NULL: no memory; `fd` is still the caller's.  `peer` NULL: accepted, not proved yet. */
 struct link_conn *link_conn_new(struct rlink *l, int fd, struct link_peer *peer, enum link_state state,
 				const struct sockaddr_storage *sa);
