@@ -81,6 +81,7 @@ static void act_coro(void *arg)
 		a->q->migrating = false;
 	} else {
 		ev.status = command_of(a, &err);
+		a->q->continued |= a->a.act == VMSM_A_MIGRATE_CONTINUE && !ev.status;
 	}
 	if (ev.status && ev.status != -EPIPE)
 		vm_note(a->vm, "warning", "", "VM %s: %s", a->vm->name, err.text);
@@ -120,7 +121,10 @@ static void act_start(struct vm *vm, const struct vmsm_action *action)
 	if (!a)
 		csv_panic("out of memory");
 	*a = (struct act){ vm, vm->q, *action };
-	vm->q->migrating |= action->act == VMSM_A_MIGRATE;
+	if (action->act == VMSM_A_MIGRATE) {
+		vm->q->migrating = true;
+		vm->q->continued = false;
+	}
 	vm_get(vm);
 	vm_qemu_get(vm->q);
 	if (sched_spawn(vm_sched(vm), vmsm_act_name(action->act), act_coro, a))
@@ -402,6 +406,11 @@ void vm_free(struct vm *vm)
 void vm_conf_set(struct vm *vm, const struct vmsm_conf *conf)
 {
 	vm->sm.conf = *conf;
+}
+
+void vm_mutate(struct vm *vm, uint32_t mutate)
+{
+	vm->sm.mutate = mutate;
 }
 
 void vm_qemu_done_with(struct vm_qemu *q)

@@ -52,6 +52,7 @@ struct vm_qemu {
 	char why[200];			/* I/O error, or why it could not be made */
 	bool known, gone, killing, stopped, io_error, guest_off, quitting;
 	bool migrating;			/* MIGRATE is being carried out: what QEMU says is of an older one */
+	bool continued;			/* migrate-continue was accepted: QEMU says pre-switchover a moment longer */
 	bool looking, look_again;
 	unsigned missed;		/* looks without an answer in a row */
 	unsigned refs;
@@ -89,6 +90,7 @@ struct vm *vm_new(struct vm_host *h, const char *name);		/* NULL out of memory *
 void vm_free(struct vm *vm);					/* QEMU lives on; NULL allowed */
 /* Who this node is became known, or changed while nothing of it is here. */
 void vm_conf_set(struct vm *vm, const struct vmsm_conf *conf);
+void vm_mutate(struct vm *vm, uint32_t mutate);	/* tests only: VMSM_MUT_* */
 const char *vm_name(const struct vm *vm);
 const struct vmsm *vm_sm(const struct vm *vm);
 struct vm_qemu *vm_current(const struct vm *vm);		/* NULL: none */

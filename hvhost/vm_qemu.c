@@ -83,7 +83,8 @@ static enum vmsm_mig mig_of(const char *status)
 
 void vm_status(struct vm_qemu *q)
 {
-	struct vmsm_event ev = { .ev = VMSM_EV_STATUS, .qemu = q->state, .mig = q->migrating ? VMSM_M_ASKED : q->mig };
+	enum vmsm_mig mig = q->continued && q->mig == VMSM_M_PRESWITCH ? VMSM_M_DEVICE : q->mig;
+	struct vmsm_event ev = { .ev = VMSM_EV_STATUS, .qemu = q->state, .mig = q->migrating ? VMSM_M_ASKED : mig };
 
 	if (q->known && !q->gone && q->vm->q == q && !q->killing)
 		vm_event(q->vm, &ev);

@@ -280,8 +280,11 @@ class Cluster:
         base = f"{self.cgroup}/n{nodeid}"
         for name in os.listdir(base) if os.path.isdir(base) else []:
             if name.rsplit(".", 1)[0] == vm and os.path.isdir(os.path.join(base, name)):
-                with open(os.path.join(base, name, "cgroup.procs")) as f:
-                    pids += [int(p) for p in f.read().split()]
+                try:
+                    with open(os.path.join(base, name, "cgroup.procs")) as f:
+                        pids += [int(p) for p in f.read().split()]
+                except OSError:
+                    pass        # it went at this moment
         return pids
 
 
