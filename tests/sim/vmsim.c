@@ -287,6 +287,7 @@ static void admin(void *arg)
 
 		if (!l) {
 			c.move = LEASE_CREATE;
+			c.reason = LEASE_REASON_COLD;	/* by its definition: a cold start may have forgotten it */
 			c.want = LEASE_WANT_RUN;
 			c.flags = LEASE_HA;
 			c.priority = 100;

@@ -113,6 +113,18 @@ static void hop_propose(void *arg)
 	free(p);
 }
 
+/* Somebody cancels the migration, at the worst moment as at any other. */
+static void cancel(void *arg)
+{
+	struct hop *p = arg;
+
+	if (same_life(p->hv, p->life) && p->hv->vm[p->vm].vm) {
+		story(p->hv->n->w, "%s: its migration is cancelled", vm_name_of(p->vm));
+		vm_cancel(p->hv->vm[p->vm].vm, p->txid);
+	}
+	free(p);
+}
+
 static void host_propose(struct vm_host *h, struct vm *vm, const struct lease_cas *cas, uint64_t ring)
 {
 	struct hv *hv = hv_of(h);
@@ -124,6 +136,12 @@ static void host_propose(struct vm_host *h, struct vm *vm, const struct lease_ca
 	*p = (struct hop){ .hv = hv, .life = hv->life, .line = hv->n->mg.line, .vm = i, .cas = *cas, .ring = ring, .number = hv->next_number };
 	story(w, "%s: n%u proposes %s from version %llu", vm_name(vm), hv->n->id, lease_move_name(cas->move), (unsigned long long)cas->version);
 	after(w, 100000 + below(w, 500000), hop_propose, p);
+	if (w->faults && cas->move == LEASE_HANDOVER && chance(w, 1, 12)) {
+		struct hop *c = malloc(sizeof(*c));
+
+		*c = (struct hop){ .hv = hv, .life = hv->life, .vm = i, .txid = cas->txid };
+		after(w, below(w, 20 * MS), cancel, c);
+	}
 	crash_point(hv->n);
 }
 
