@@ -205,6 +205,8 @@ class Hosts:
         image = image or f"/srv/csv/{name}.{'vhdx' if 'vhdx' in kind else 'vhd'}"
         self.ctl(node, "vhd", "create", image, "--size", size, *kind)
         guest = Guest(self, name, number, image)
+        # Written once: a guest that writes where nothing was ever written stands while its node is without quorum.
+        self.run(node, "dd", "if=/dev/zero", f"of={guest.raw}", "bs=1M", "count=32", "conv=notrunc", "oflag=direct", "status=none")
         line = (f"console=ttyS0 quiet panic=-1 csv.port=/dev/ttyS0 csv.rec_dev=/dev/sda csv.rec_off={RECORDS_OFF} csv.wit_off={WITNESS_OFF} "
                 f"csv.ip={NET}.{10 + number} csv.tcp={HOST_IP}:{7000 + number} csv.tick_ms=20 csv.rec_ms=40 {append}").strip()
         self.ctl(node, "vm", "create", name, "--disk", image, "--memory", memory, "--kernel", kernel, "--initrd", initrd, "--append", line,
