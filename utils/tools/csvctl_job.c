@@ -85,14 +85,15 @@ static void show_progress(const struct cc *cc, const json_t *job)
 	fprintf(stderr, "\r\033[K%s %s [%s] %3u%% %.60s", text(job, "kind"), text(job, "object"), bar, pct, text(job, "step"));
 }
 
-/* The job's end as this command's own: its result is the item. */
+/* The job's end as this command's own: its result is the item; one that failed has none. */
 static enum rpc_code finish(struct cc *cc, json_t *reply, const json_t *job)
 {
 	enum rpc_code code = (enum rpc_code)json_integer_value(json_object_get(job, "code"));
 	json_t *result = json_object_get(job, "result"), *items = json_array(), *w;
 	size_t i;
 
-	json_array_append(items, json_is_object(result) ? result : (json_t *)job);
+	if (json_is_object(result))
+		json_array_append(items, result);
 	json_object_set_new(cc->reply, "items", items);
 	json_object_set_new(cc->reply, "message", json_string(text(job, "message")));
 	json_object_set(cc->reply, "job", json_object_get(job, "id"));

@@ -3,6 +3,7 @@
  * csvctl_out.c - a reply as table, JSON, a line of JSON an item, or names.  Errors and warnings for people go to standard error.
  *
  * JSON envelope: {"api": "csvctl/v1", "kind": ..., "items": [...], "warnings": [...]}, and "error" {code, message} when it failed.
+ * An item in JSON has every key of the command's columns: what is not known (a daemon that does not run) or does not apply is null.
  */
 #include "utils/tools/csvctl.h"
 
@@ -143,6 +144,18 @@ static void print_names(const struct cc *cc, const json_t *items)
 	}
 }
 
+static void whole_items(const struct cc *cc, const json_t *items)
+{
+	const struct cc_col *col = cc->cmd->cols;
+	json_t *it;
+	size_t i;
+
+	json_array_foreach(items, i, it)
+		for (size_t k = 0; k < ARRAY_SIZE(cc->cmd->cols) && col[k].key; k++)
+			if (!json_object_get(it, col[k].key))
+				json_object_set_new(it, col[k].key, json_null());
+}
+
 static void print_json(const struct cc *cc)
 {
 	enum rpc_code code = rpc_reply_code(cc->reply);
@@ -168,6 +181,8 @@ void cc_print(const struct cc *cc)
 	json_t *v;
 	size_t i;
 
+	if (cc->format == CC_JSON || cc->format == CC_JSONL)
+		whole_items(cc, items);
 	switch (cc->format) {
 	case CC_JSON:
 		print_json(cc);
