@@ -130,16 +130,6 @@ static void node_start(struct rig *r, unsigned id)
 	k->link->ops->peers(k->link, all, n);
 }
 
-static void rig_done(struct rig *r)
-{
-	for (unsigned i = 1; i <= r->n; i++)
-		real_link_free(r->node[i].link);
-	loop_free(r->l);
-	sched_free(r->s);
-	unlink(r->key);
-	unlink(r->other_key);
-}
-
 static void poll_fn(struct timer *t)
 {
 	struct rig *r = container_of(t, struct rig, poll);
@@ -185,6 +175,17 @@ static bool never(struct rig *r)
 {
 	(void)r;
 	return false;
+}
+
+static void rig_done(struct rig *r)
+{
+	for (unsigned i = 1; i <= r->n; i++)
+		real_link_free(r->node[i].link);
+	run_until(r, never, 1);			/* handshakes that had ended are given back by the loop */
+	loop_free(r->l);
+	sched_free(r->s);
+	unlink(r->key);
+	unlink(r->other_key);
 }
 
 #define FRAMES 20000
