@@ -72,14 +72,26 @@ void dlm_bad_msg(struct dlm *d, struct cluster_node from, const char *what, uint
 		log_to(d->env->log, LOG_L_WARN, "lock manager: bad message dropped: %s; further ones are only counted", d->bad);
 }
 
-void dlm_hold(struct cds_list_head *list, struct cluster_node from, const void *buf, size_t len)
+void dlm_hold(struct dlm *d, struct cds_list_head *list, struct cluster_node from, const void *buf, size_t len)
 {
-	struct dlm_held *h = dlm_alloc(sizeof(*h) + len);
+	struct dlm_held *h;
 
+	if (d->held_bytes + sizeof(*h) + len > d->cfg.held_bytes_max) {
+		dlm_bad_msg(d, from, "more messages before their time than are kept, bytes", d->held_bytes);
+		return;
+	}
+	h = dlm_alloc(sizeof(*h) + len);
+	d->held_bytes += sizeof(*h) + len;
 	h->from = from;
 	h->len = len;
 	memcpy(h->buf, buf, len);
 	cds_list_add_tail(&h->node, list);
+}
+
+void dlm_held_free(struct dlm *d, struct dlm_held *h)
+{
+	d->held_bytes -= sizeof(*h) + h->len;
+	free(h);
 }
 
 static void on_request(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
@@ -182,6 +194,7 @@ struct dlm *dlm_new(struct env *env, const struct dlm_events *ev)
 	d->ev = *ev;
 	d->self = cluster_self(env->cluster);
 	d->cfg.peer_locks_max = DLM_PEER_LOCKS_MAX;
+	d->cfg.held_bytes_max = DLM_HELD_BYTES_MAX;
 	d->state = DLM_S_DOWN;
 	CDS_INIT_LIST_HEAD(&d->due);
 	CDS_INIT_LIST_HEAD(&d->asked);
@@ -225,6 +238,8 @@ void dlm_set_config(struct dlm *d, const struct dlm_config *cfg)
 	d->cfg = *cfg;
 	if (!d->cfg.peer_locks_max)
 		d->cfg.peer_locks_max = DLM_PEER_LOCKS_MAX;
+	if (!d->cfg.held_bytes_max)
+		d->cfg.held_bytes_max = DLM_HELD_BYTES_MAX;
 }
 
 void dlm_set_expected_nodes(struct dlm *d, uint32_t n)

@@ -166,12 +166,15 @@ const char *dlm_bad_reason(const struct dlm *d);
 
 /* A peer that asks for more distinct locks at one master is refused: its bug, or an attack. */
 #define DLM_PEER_LOCKS_MAX (1u << 20)
+/* Messages that come before their time wait, of all peers together up to this: lists of a million locks and what is asked meanwhile. */
+#define DLM_HELD_BYTES_MAX (512ull << 20)
 
 /* For tests only: guards removed one at a time; the simulator must find out.  And limits that a test can reach. */
 struct dlm_config {
 	bool no_phantom, weak_phantom, keep_lvb, no_purge, one_directory, no_fifo;
 	bool bad_cell;			/* the table says that PW and PR go together */
 	uint32_t peer_locks_max;
+	uint64_t held_bytes_max;
 };
 void dlm_set_config(struct dlm *d, const struct dlm_config *cfg);
 

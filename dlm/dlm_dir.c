@@ -315,7 +315,7 @@ static void take_early(struct dlm *d, const struct dlm_name *name, bool back)
 		} else {
 			dlm_dir_forward(d, h->from, &m);
 		}
-		free(h);
+		dlm_held_free(d, h);
 	}
 }
 
@@ -396,7 +396,7 @@ void dlm_dir_forward(struct dlm *d, struct cluster_node from, const struct dlm_m
 		dlm_header_encode(&cur, m->type, 0, d->view.ring);
 		dlm_body_encode(&cur, m);
 		dlm_header_finish(&cur);
-		dlm_hold(&d->early, from, buf, csv_cur_used(&cur));
+		dlm_hold(d, &d->early, from, buf, csv_cur_used(&cur));
 	} else {
 		struct dlm_msg back = *m;
 

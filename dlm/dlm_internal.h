@@ -304,6 +304,7 @@ struct dlm {
 	struct dlm_agreed *agreed;	/* tentative until ready */
 	uint64_t ended;			/* bit i: part.m[i] has ended this round */
 	struct cds_list_head held;
+	size_t held_bytes;		/* in held and early */
 	bool draining;
 	struct dlm_orphan *orphans;
 	struct cds_list_head strays;	/* struct dlm_stray: reports without a living master */
@@ -338,7 +339,9 @@ bool dlm_part_is(const struct dlm *d, struct cluster_node who);
 void dlm_send(struct dlm *d, uint32_t to, const struct dlm_msg *m);
 void dlm_send_raw(struct dlm *d, uint32_t to, const void *buf, size_t len);
 void dlm_bad_msg(struct dlm *d, struct cluster_node from, const char *what, uint64_t value);
-void dlm_hold(struct cds_list_head *list, struct cluster_node from, const void *buf, size_t len);
+/* Waits in `list` for its time, or is counted as bad when too much waits. */
+void dlm_hold(struct dlm *d, struct cds_list_head *list, struct cluster_node from, const void *buf, size_t len);
+void dlm_held_free(struct dlm *d, struct dlm_held *h);	/* not in a list any more */
 void dlm_service(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
 
 /* dlm_dir.c */

@@ -67,13 +67,13 @@ enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
 
 /* ---- forgetting an unfinished recovery --------------------------------------------------------------------------------- */
 
-static void held_drop(struct cds_list_head *list)
+static void held_drop(struct dlm *d, struct cds_list_head *list)
 {
 	struct dlm_held *h, *tmp;
 
 	cds_list_for_each_entry_safe(h, tmp, list, node) {
 		cds_list_del(&h->node);
-		free(h);
+		dlm_held_free(d, h);
 	}
 }
 
@@ -111,8 +111,8 @@ void dlm_recover_suspend(struct dlm *d)
 		dlm_rec_clear(&d->dir);
 	if (d->state != DLM_S_RUN)
 		dlm_recover_drop(d);
-	held_drop(&d->held);
-	held_drop(&d->early);
+	held_drop(d, &d->held);
+	held_drop(d, &d->early);
 	d->state = DLM_S_DOWN;
 	d->recovered_due = d->survey_due = false;
 	d->leave_acks = 0;
@@ -207,7 +207,7 @@ static void purged(struct dlm *d)
 {
 	d->past.purged = true;
 	dlm_recover_drop(d);
-	held_drop(&d->held);
+	held_drop(d, &d->held);
 	d->state = DLM_S_PURGED;
 	if (d->leaving)
 		leave_finish(d);	/* that is how they say that they know */
@@ -469,7 +469,7 @@ again:
 		cds_list_del(&h->node);
 		if (dlm_part_is(d, h->from))
 			dispatch(d, h->from, &hd, &c);
-		free(h);
+		dlm_held_free(d, h);
 		if (d->state != before)
 			goto again;
 	}
@@ -494,7 +494,7 @@ void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_h
 		return;
 	}
 	if (needs > d->state) {
-		dlm_hold(&d->held, from, buf, len);
+		dlm_hold(d, &d->held, from, buf, len);
 		return;
 	}
 	if (needs < d->state && !(h->type == DLM_M_ADOPT && d->state == DLM_S_READY)) {

@@ -297,6 +297,8 @@ int link_new_nodes(struct loop *loop, struct logger *log, uint64_t lockspace, ui
 	l->hook.fn = on_turn;
 	CDS_INIT_LIST_HEAD(&l->conns);
 	rc = auth_init(&l->auth, nodes->keyfile, lockspace, self, err);
+	if (nodes->no_tls)
+		log_to(log, LOG_L_WARN, "links to the other nodes: TLS is switched off: what they say can be read and changed on the way");
 	if (!rc && !nodes->no_tls)
 		rc = link_tls_new(loop, nodes->keyfile, lockspace, self, &l->tls, err);
 	for (unsigned i = 0; i < me->n_addrs && rc == 0; i++)
@@ -322,8 +324,6 @@ int real_link_new(struct loop *l, struct logger *log, uint64_t lockspace, uint32
 		return csv_err_set(err, -ENOMEM, "links: out of memory");
 	rc = real_nodes_read(nodes, err);
 	nodes->no_tls = plain;
-	if (plain)
-		log_to(log, LOG_L_WARN, "links to the other nodes: TLS is switched off: what they say can be read and changed on the way");
 	if (rc == 0)
 		rc = link_new_nodes(l, log, lockspace, self, nodes, ret, err);
 	free(nodes);
