@@ -13,6 +13,7 @@
 #include "config.h"
 
 static volatile sig_atomic_t cancelled;
+static const struct cc_cmd *usage_of;	/* what the arguments are for, as soon as it is known */
 
 static void on_signal(int sig)
 {
@@ -46,6 +47,22 @@ const char *cc_opt_nth(const struct cc *cc, const char *name, unsigned i)
 	return NULL;
 }
 
+enum rpc_code cc_opt_number(struct cc *cc, const char *name, json_int_t min, json_int_t max, json_int_t *ret)
+{
+	const char *s = cc_opt(cc, name);
+	char *end;
+	long long v;
+
+	if (!s)
+		return RPC_OK;
+	errno = 0;
+	v = strtoll(s, &end, 10);
+	if (errno || *end || end == s || v < min || v > max)
+		return cc_fail(cc, RPC_USAGE, "--%s %s: must be a number from %lld to %lld", name, s, (long long)min, (long long)max);
+	*ret = v;
+	return RPC_OK;
+}
+
 enum rpc_code cc_fail(struct cc *cc, enum rpc_code code, const char *fmt, ...)
 {
 	char text[sizeof(((struct csv_err *)0)->text)];
@@ -67,7 +84,10 @@ static void usage_end(const char *fmt, ...)
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fputs("; see: csvctl --help\n", stderr);
+	if (usage_of)
+		fprintf(stderr, "; see: csvctl %s %s --help\n", usage_of->noun, usage_of->verb);
+	else
+		fputs("; see: csvctl --help\n", stderr);
 	exit(RPC_USAGE);
 }
 
@@ -181,6 +201,17 @@ static void special(const char *a)
 	}
 }
 
+static void help_end(const char *noun, const char *verb) csv_noreturn;
+static void help_end(const char *noun, const char *verb)
+{
+	if (noun && !is_noun(noun))
+		usage_end("%s: no such noun", noun);
+	if (verb && !find(noun, verb))
+		usage_end("%s %s: no such command", noun, verb);
+	cc_help(stdout, noun, verb);
+	exit(0);
+}
+
 static void parse(struct cc *cc, int argc, char **argv)
 {
 	const char *noun = NULL, *verb = NULL;
@@ -203,11 +234,13 @@ static void parse(struct cc *cc, int argc, char **argv)
 				cc->format = parse_format(a[2] ? a + 2 : value_of(argc, argv, &i, NULL));
 			else
 				usage_end("%s: unknown option", a);
+		} else if (!noun && !help && !strcmp(a, "help")) {
+			help = true;		/* csvctl help NOUN VERB */
 		} else if (!noun) {
 			noun = a;
 		} else if (!verb) {
 			verb = a;
-			cc->cmd = find(noun, verb);
+			usage_of = cc->cmd = find(noun, verb);
 			if (!cc->cmd && !help)
 				usage_end(is_noun(noun) ? "%s %s: no such command" : "%s %s: no such noun", noun, verb);
 		} else if (cc->n_args < ARRAY_SIZE(cc->arg)) {
@@ -216,12 +249,8 @@ static void parse(struct cc *cc, int argc, char **argv)
 			usage_end("too many arguments");
 		}
 	}
-	if (help || (noun && !strcmp(noun, "help"))) {
-		if (noun && !is_noun(noun) && strcmp(noun, "help"))
-			usage_end("%s: no such noun", noun);
-		cc_help(stdout, noun && strcmp(noun, "help") ? noun : NULL, verb);
-		exit(0);
-	}
+	if (help)
+		help_end(noun, verb);
 	if (!noun)
 		usage_end("a noun and a verb are needed, for instance: csvctl volume list");
 	if (!cc->cmd && is_noun(noun)) {

@@ -18,7 +18,7 @@
 #include "utils/rpc/rpc_msg.h"
 
 enum cc_format { CC_TABLE, CC_JSON, CC_JSONL, CC_NAME };
-enum cc_type { CC_TEXT, CC_INT, CC_SIZE, CC_MS, CC_BOOL, CC_LIST };
+enum cc_type { CC_TEXT, CC_INT, CC_SIZE, CC_MS, CC_DATE, CC_BOOL, CC_LIST };
 
 /* A column of the table; with its type also of the documentation of the JSON. */
 struct cc_col { const char *key, *title; enum cc_type type; };
@@ -70,6 +70,8 @@ struct cc {
 const char *cc_opt(const struct cc *cc, const char *name);
 /* The i-th value of an option that may be repeated; NULL: there are not so many. */
 const char *cc_opt_nth(const struct cc *cc, const char *name, unsigned i);
+/* The value of an option that is a whole number; where it is not given *ret stays as it is. */
+enum rpc_code cc_opt_number(struct cc *cc, const char *name, json_int_t min, json_int_t max, json_int_t *ret);
 /* Error: message into the reply, and returns code. */
 enum rpc_code cc_fail(struct cc *cc, enum rpc_code code, const char *fmt, ...) csv_printf_like(3, 4);
 
@@ -127,8 +129,9 @@ enum rpc_code cc_job_show(struct cc *cc);
 enum rpc_code cc_job_list(struct cc *cc);
 /* Adds to the items of node list what the coordinator says of each, where it runs. */
 void cc_node_add_status(struct cc *cc);
-/* A name or an id of corosync's node list; 0: neither. */
-uint32_t cc_node_by_name(const char *name);
+/* By a name or an id of corosync's node list; NULL: this one. */
+struct cc_node { uint32_t id; char name[256]; };
+enum rpc_code cc_node_find(struct cc *cc, const char *name, struct cc_node *ret);
 /*
  * Asks every volume mounted on this node (those that `want` names, NULL or none: all) and puts the answers together in cc->reply;
  * "stats" of several volumes are added up.  RPC_NOT_FOUND when a wanted one is not there; *ret_n: how many answered.

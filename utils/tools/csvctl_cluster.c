@@ -216,20 +216,33 @@ enum rpc_code cc_node_list(struct cc *cc)
 	return vcode;
 }
 
-uint32_t cc_node_by_name(const char *name)
+enum rpc_code cc_node_find(struct cc *cc, const char *name, struct cc_node *ret)
 {
 	static const char digits[] = "0123456789";
-	json_t *all = configured(), *n;
-	uint32_t id = 0;
+	struct csv_err err = CSV_ERR_INIT;
+	struct cluster_facts f;
+	json_t *all, *n;
 	size_t i;
+	int rc = cluster_facts_read(&f, &err);
 
+	if (rc)
+		return cc_fail(cc, rc == -EACCES ? RPC_PERMISSION : RPC_NO_QUORUM, "%s", err.text);
+	if (!name)
+		name = f.node_name;
+	ret->id = 0;
+	all = configured();
 	json_array_foreach(all, i, n) {
 		json_int_t nid = json_integer_value(json_object_get(n, "nodeid"));
+		const char *is = json_string_value(json_object_get(n, "name"));
 		bool by_id = *name && strspn(name, digits) == strlen(name) && strtoll(name, NULL, 10) == nid;
 
-		if (by_id || !strcmp(json_string_value(json_object_get(n, "name")), name))
-			id = (uint32_t)nid;
+		if (by_id || !strcmp(is, name)) {
+			ret->id = (uint32_t)nid;
+			snprintf(ret->name, sizeof(ret->name), "%s", is);
+		}
 	}
 	json_decref(all);
-	return id;
+	if (!ret->id)
+		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", name);
+	return RPC_OK;
 }

@@ -19,26 +19,13 @@ static enum rpc_code page(struct cc *cc, json_int_t after, json_int_t last)
 	return cc_ask_migrator(cc, "event.list", args);
 }
 
-static enum rpc_code count_of(struct cc *cc, const char *opt, json_int_t *ret)
-{
-	const char *s = cc_opt(cc, opt);
-	char *end;
-
-	if (!s)
-		return RPC_OK;
-	*ret = strtoll(s, &end, 10);
-	if (*end || end == s || *ret < 0)
-		return cc_fail(cc, RPC_USAGE, "--%s %s: must be a number", opt, s);
-	return RPC_OK;
-}
-
 enum rpc_code cc_event_list(struct cc *cc)
 {
 	json_int_t after = 0, last = 100;
-	enum rpc_code code = count_of(cc, "last", &last);
+	enum rpc_code code = cc_opt_number(cc, "last", 1, 1000000, &last);
 
 	if (!code)
-		code = count_of(cc, "after", &after);
+		code = cc_opt_number(cc, "after", 0, INT64_MAX, &after);
 	return code ? code : page(cc, after, last);
 }
 
@@ -58,7 +45,7 @@ static void print_one(const struct cc *cc, const json_t *e)
 enum rpc_code cc_event_watch(struct cc *cc)
 {
 	json_int_t after = -1, count = 0, shown = 0, waited_ms = 0;
-	enum rpc_code code = count_of(cc, "count", &count);
+	enum rpc_code code = cc_opt_number(cc, "count", 1, 1000000, &count);
 	json_t *items, *e;
 	size_t i;
 

@@ -5,9 +5,12 @@
 #include "utils/tools/csvctl.h"
 #include "utils/tools/csvctl_conf.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define CC_NO_WAIT "return as soon as it is accepted (exit code 13); the answer names the job"
+
+#define HELP_COLUMNS 100
 
 /* An optional value is written "--name[=VALUE]". */
 static const char *before_arg(const char *arg)
@@ -56,7 +59,6 @@ static void options(FILE *out, const struct cc_opt *o, size_t max, int width)
 		option_line(out, width, o[i].name, o[i].arg, o[i].help);
 }
 
-#define HELP_COLUMNS 80
 /* Words, in lines of a terminal. */
 static void wrapped(FILE *out, const char *text)
 {
@@ -75,11 +77,36 @@ static void wrapped(FILE *out, const char *text)
 	fputc('\n', out);
 }
 
+/* The synopsis in lines of a terminal: broken before an argument or an option, never inside one. */
+static void usage_lines(FILE *out, const struct cc_cmd *c)
+{
+	char *text = NULL;
+	size_t len, at = strlen("usage: "), from = 0;
+	FILE *f = open_memstream(&text, &len);
+	int depth = 0;
+
+	if (!f)
+		return;
+	synopsis(f, c);
+	fclose(f);
+	fputs("usage: ", out);
+	for (size_t i = 0; i <= len; i++) {
+		depth += (text[i] == '[') - (text[i] == ']');
+		if (text[i] && (text[i] != ' ' || depth || (text[i + 1] != '[' && text[i + 1] != '-')))
+			continue;
+		if (from && at + 1 + i - from > HELP_COLUMNS)
+			at = (size_t)fprintf(out, "\n        ") - 1;
+		at += (size_t)fprintf(out, "%s%.*s", from ? " " : "", (int)(i - from), text + from);
+		from = i + 1;
+	}
+	fputc('\n', out);
+	free(text);
+}
+
 static void help_of_one(FILE *out, const struct cc_cmd *c, bool all, int width)
 {
-	fputs("usage: ", out);
-	synopsis(out, c);
-	fprintf(out, "\n  %s\n", c->help);
+	usage_lines(out, c);
+	fprintf(out, "  %s\n", c->help);
 	if (!all)
 		return;
 	if (c->text)
@@ -278,7 +305,7 @@ void cc_completion(FILE *out)
 
 void cc_schema(FILE *out)
 {
-	static const char *const type[] = { "string", "integer", "integer", "integer", "boolean", "array" };
+	static const char *const type[] = { "string", "integer", "integer", "integer", "integer", "boolean", "array" };
 	json_t *all = json_object();
 
 	for (size_t i = 0; i < cc_cmds_n; i++) {

@@ -6,7 +6,6 @@
 
 #include <string.h>
 
-#include "utils/env/real.h"
 #include "utils/rpc/rpc_client.h"
 
 void cc_node_add_status(struct cc *cc)
@@ -28,20 +27,12 @@ void cc_node_add_status(struct cc *cc)
 
 static enum rpc_code node_job(struct cc *cc, const char *verb)
 {
-	struct csv_err err = CSV_ERR_INIT;
-	struct cluster_facts f;
-	const char *name = cc->arg[0];
-	uint32_t id;
+	struct cc_node n;
+	enum rpc_code code = cc_node_find(cc, cc->n_args ? cc->arg[0] : NULL, &n);
 
-	if (!cc->n_args) {
-		if (cluster_facts_read(&f, &err))
-			return cc_fail(cc, RPC_NO_QUORUM, "%s", err.text);
-		name = f.node_name;
-	}
-	id = cc_node_by_name(name);
-	if (!id)
-		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", name);
-	return cc_run_job(cc, verb, json_pack("{s:i, s:s, s:b}", "nodeid", (int)id, "node", name, "force", cc_opt(cc, "force") != NULL));
+	if (code)
+		return code;
+	return cc_run_job(cc, verb, json_pack("{s:i, s:s, s:b}", "nodeid", (int)n.id, "node", n.name, "force", cc_opt(cc, "force") != NULL));
 }
 
 enum rpc_code cc_node_drain(struct cc *cc)
@@ -101,23 +92,22 @@ static enum rpc_code ask_leases(struct cc *cc, const char *name, uint32_t id, bo
 
 enum rpc_code cc_node_confirm_fenced(struct cc *cc)
 {
-	const char *name = cc->arg[0];
-	uint32_t id = cc_node_by_name(name);
+	struct cc_node n;
 	bool found = false;
-	enum rpc_code code;
+	enum rpc_code code = cc_node_find(cc, cc->arg[0], &n);
 
-	if (!id)
-		return cc_fail(cc, RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", name);
+	if (code)
+		return code;
 	if (!cc_opt(cc, "yes") && !cc->dry_run)
 		return cc_fail(cc, RPC_NEEDS_PROOF,
 			       "%s: if it is not off, two nodes write and the volume is lost; make sure with your own eyes that it is off and stays "
-			       "off, then say so with --yes", name);
+			       "off, then say so with --yes", n.name);
 	/* The coordinator first: it knows best whether the node lives, and a refusal must leave the volumes alone. */
-	code = !cc_opt(cc, "volume") && cc_migrator_runs(cc) ? ask_leases(cc, name, id, &found) : RPC_OK;
+	code = !cc_opt(cc, "volume") && cc_migrator_runs(cc) ? ask_leases(cc, n.name, n.id, &found) : RPC_OK;
 	if (!code)
-		code = ask_volumes(cc, name, id, &found);
+		code = ask_volumes(cc, n.name, n.id, &found);
 	json_object_set_new(cc->reply, "dry_run", json_boolean(cc->dry_run));
 	if (!code && !found)
-		return cc_fail(cc, RPC_NOT_FOUND, "%s: no volume mounted here waits for a proof that it is off; see: csvctl volume show", name);
+		return cc_fail(cc, RPC_NOT_FOUND, "%s: no volume mounted here waits for a proof that it is off; see: csvctl volume show", n.name);
 	return code;
 }

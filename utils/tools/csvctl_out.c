@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "utils/base/text.h"
 
@@ -23,6 +24,15 @@ static void cell_ms(json_int_t ms, char *out, size_t size)
 		snprintf(out, size, "%" JSON_INTEGER_FORMAT " s", ms / 1000);
 }
 
+static void cell_date(json_int_t real_ms, char *out, size_t size)
+{
+	time_t t = (time_t)(real_ms / 1000);
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm) || !strftime(out, size, "%Y-%m-%d %H:%M:%S UTC", &tm))
+		snprintf(out, size, "%" JSON_INTEGER_FORMAT, real_ms);
+}
+
 /* A value for people; `type` says how numbers are meant. */
 static void cell(const json_t *v, enum cc_type type, char *out, size_t size)
 {
@@ -34,10 +44,14 @@ static void cell(const json_t *v, enum cc_type type, char *out, size_t size)
 		snprintf(out, size, "%s", json_string_length(v) ? json_string_value(v) : "-");
 	} else if (json_is_boolean(v)) {
 		snprintf(out, size, "%s", json_is_true(v) ? "yes" : "no");
+	} else if (json_is_real(v)) {
+		snprintf(out, size, "%.1f%s", json_real_value(v), type == CC_MS ? " ms" : "");
 	} else if (json_is_integer(v) && type == CC_SIZE) {
 		snprintf(out, size, "%s", csv_size_to_text((uint64_t)json_integer_value(v), text));
 	} else if (json_is_integer(v) && type == CC_MS) {
 		cell_ms(json_integer_value(v), out, size);
+	} else if (json_is_integer(v) && type == CC_DATE) {
+		cell_date(json_integer_value(v), out, size);
 	} else if (json_is_array(v) && json_is_string(json_array_get(v, 0))) {
 		size_t used = 0, i;
 		json_t *e;
@@ -83,9 +97,11 @@ static enum cc_type type_by_key(const char *key)
 {
 	size_t n = strlen(key);
 
-	if (n > 6 && !strcmp(key + n - 6, "_bytes"))
+	if ((n > 6 && !strcmp(key + n - 6, "_bytes")) || strstr(key, "_bytes_per_s"))
 		return CC_SIZE;
-	return n > 3 && !strcmp(key + n - 3, "_ms") ? CC_MS : CC_INT;
+	if (n > 8 && !strcmp(key + n - 8, "_real_ms"))
+		return CC_DATE;
+	return !strcmp(key, "ms") || (n > 3 && !strcmp(key + n - 3, "_ms")) ? CC_MS : CC_INT;
 }
 
 /* Where a line begins: the first one of a list's item with a dash. */
@@ -169,7 +185,7 @@ static void print_json(const struct cc *cc)
 			json_object_set(env, key, v);
 	if (code != RPC_OK && code != RPC_ACCEPTED)
 		json_object_set_new(env, "error", json_pack("{s:i, s:s}", "code", (int)code, "message", msg));
-	json_dumpf(env, stdout, JSON_INDENT(2));
+	json_dumpf(env, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	putchar('\n');
 	json_decref(env);
 }
@@ -189,7 +205,7 @@ void cc_print(const struct cc *cc)
 		break;
 	case CC_JSONL:
 		json_array_foreach(items, i, v) {
-			json_dumpf(v, stdout, JSON_COMPACT);
+			json_dumpf(v, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
 			putchar('\n');
 		}
 		break;

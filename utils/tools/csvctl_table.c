@@ -209,7 +209,7 @@ const struct cc_cmd cc_cmds[] = {
 			  { "bridge", "B", "a virtio network card on this bridge of the nodes", false },
 			  { "node", "N", "where it is started first, if that node can have it", false },
 			  { "accel", "A", "auto (default: KVM where it works), kvm or tcg", false },
-			  { "priority", "N", "which are started first after a loss: 1 to 255, more is first (default 100)", false },
+			  { "priority", "N", "which are started first after a loss: 0 to 255, more is first (default 100)", false },
 			  { "port", "SOCKET", "connect its second serial port to this socket of the host it runs on", false },
 			  { "no-ha", NULL, "leave it alone when its node is lost", false } },
 		.cols = VM_COLS,
@@ -291,7 +291,7 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "ha", .verb = "enable", .run = cc_ha_enable, .args = "VM", .args_min = 1, .args_max = 1, .change = true, .job = true,
 		.help = "let a virtual machine be started elsewhere when its node is lost",
-		.opts = { { "priority", "N", "which are started first: 1 to 255, more is first", false } },
+		.opts = { { "priority", "N", "which are started first: 0 to 255, more is first", false } },
 		.cols = { { "name", "VM", CC_TEXT }, { "ha", "HA", CC_BOOL }, { "priority", "PRIORITY", CC_INT } },
 	},
 	{

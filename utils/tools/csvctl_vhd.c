@@ -295,7 +295,7 @@ static enum rpc_code check_one(struct cc *cc, const char *path)
 		rc = check_image(cc, &l, &u, &err);
 	}
 	if (rc)
-		result = rc == -CSV_E_UNSUPPORTED ? "unsupported" : rc == -EMEDIUMTYPE ? "not a VHD" : rc == -CSV_E_CORRUPT ? "damaged" : "unknown";
+		result = rc == -CSV_E_UNSUPPORTED ? "unsupported" : rc == -EMEDIUMTYPE ? "not an image" : rc == -CSV_E_CORRUPT ? "damaged" : "unknown";
 	else
 		remarks(&l, &u, said, sizeof(said));
 	item = json_pack("{s:s, s:s, s:s, s:s}", "path", path, "result", result, "type", type, "finding", rc ? err.text : said);

@@ -181,6 +181,20 @@ static int make(struct cc *cc, const char *path, int dir, const char *base, cons
 	return rc;
 }
 
+static const char *what_to_do(int rc, const char *path)
+{
+	switch (rc) {
+	case -EEXIST:
+		return "; remove it first, or take another name";
+	case -ENOSPC:
+		return "; nothing is left of it; free space, or make a dynamic one (--type dynamic)";
+	case -EROFS:
+		return strstr(path, "/.raw/") ? "; .raw shows the disks that are in images: make the image itself, without .raw" : "";
+	default:
+		return "";
+	}
+}
+
 static enum rpc_code create(struct cc *cc, const struct vimg_made *m)
 {
 	const char *path = cc->arg[0], *base;
@@ -197,8 +211,7 @@ static enum rpc_code create(struct cc *cc, const struct vimg_made *m)
 	if (rc == -EINTR)
 		return cc_fail(cc, *cc->cancelled == SIGINT ? RPC_INTERRUPTED : RPC_CANCELLED, "%s: cancelled; nothing is left of it", path);
 	if (rc)
-		return cc_fail(cc, rpc_code_of(rc), "%s: %s%s", path, strerror(-rc),
-			       rc == -EEXIST ? "; remove it first, or take another name" : rc == -ENOSPC ? "; nothing is left of it" : "");
+		return cc_fail(cc, rpc_code_of(rc), "%s: %s%s", path, strerror(-rc), what_to_do(rc, path));
 	json_object_set_new(cc->reply, "dry_run", json_boolean(cc->dry_run));
 	rpc_reply_add_take(cc->reply, cc_vhd_item(path, &m->image, m->file_size));
 	return RPC_OK;

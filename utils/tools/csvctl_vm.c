@@ -31,19 +31,15 @@ static json_t *absolute(const char *path)
 	return json_string(realpath(path, real) ? real : path);
 }
 
-static enum rpc_code parse_count(struct cc *cc, const char *opt, json_int_t max, json_t *args, const char *key)
+/* An option that is a number, as `key` of args. */
+static enum rpc_code set_number(struct cc *cc, const char *opt, json_int_t min, json_int_t max, json_t *args, const char *key)
 {
-	const char *s = cc_opt(cc, opt);
-	char *end;
-	long v;
+	json_int_t v = -1;
+	enum rpc_code code = cc_opt_number(cc, opt, min, max, &v);
 
-	if (!s)
-		return RPC_OK;
-	v = strtol(s, &end, 10);
-	if (*end || end == s || v < 1 || v > max)
-		return cc_fail(cc, RPC_USAGE, "--%s %s: must be a number from 1 to %ld", opt, s, (long)max);
-	json_object_set_new(args, key, json_integer(v));
-	return RPC_OK;
+	if (!code && v >= 0)
+		json_object_set_new(args, key, json_integer(v));
+	return code;
 }
 
 static void set_text(const struct cc *cc, const char *opt, json_t *args)
@@ -77,9 +73,11 @@ enum rpc_code cc_vm_create(struct cc *cc)
 		}
 		json_object_set_new(args, "memory_bytes", json_integer((json_int_t)bytes));
 	}
-	code = parse_count(cc, "cpus", 255, args, "cpus");
+	code = set_number(cc, "cpus", 1, 255, args, "cpus");
 	if (!code)
-		code = parse_count(cc, "priority", 1000, args, "priority");
+		code = set_number(cc, "priority", 0, 255, args, "priority");
+	if (!code && !cc_opt(cc, "kernel") && (cc_opt(cc, "initrd") || cc_opt(cc, "append")))
+		code = cc_fail(cc, RPC_USAGE, "--%s: is for a kernel that is given, too: --kernel FILE", cc_opt(cc, "initrd") ? "initrd" : "append");
 	if (code) {
 		json_decref(args);
 		return code;
@@ -108,7 +106,7 @@ enum rpc_code cc_vm_start(struct cc *cc)
 enum rpc_code cc_vm_stop(struct cc *cc)
 {
 	json_t *args = name_args(cc);
-	enum rpc_code code = parse_count(cc, "grace", 86400, args, "grace_s");
+	enum rpc_code code = set_number(cc, "grace", 1, 86400, args, "grace_s");
 
 	if (code) {
 		json_decref(args);
