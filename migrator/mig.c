@@ -181,7 +181,9 @@ static void on_view(void *arg, const struct cluster_view *v)
 	struct cluster_view old = m->view_copy;
 	char text[256];
 	size_t used = 0;
+	bool same;			/* the nodes are: it is the group that changed */
 
+	same = old.n && old.ring.nodeid == v->ring.nodeid && old.ring.seq >> CLUSTER_ROUND_BITS == v->ring.seq >> CLUSTER_ROUND_BITS;
 	m->view_copy = *v;
 	m->view = &m->view_copy;
 	m->ring = v->ring.seq;
@@ -191,13 +193,19 @@ static void on_view(void *arg, const struct cluster_view *v)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " %s", mig_node_name(m, v->m[i].nodeid));
 	mig_log(m, LOG_L_NOTE, "view %" PRIx64 ":%s; %s leads", m->ring, text, mig_node_name(m, v->m[0].nodeid));
 	mig_items_tell(m);
+	mig_host_tell(m);
 	mig_agent_view(m);
 	mig_calls_view(m);
 	mig_leases_view(m);
 	mig_jobs_view(m);
-	for (uint32_t i = 0; i < old.n && mig_is_leader(m); i++)
-		if (!mig_is_member(m, old.m[i].nodeid))
+	for (uint32_t i = 0; i < old.n; i++) {
+		if (mig_is_member(m, old.m[i].nodeid))
+			continue;
+		if (same)
+			mig_node_away(m, old.m[i].nodeid);
+		else if (mig_is_leader(m))
 			mig_node_lost(m, old.m[i].nodeid);
+	}
 	mig_poke(m);
 }
 
@@ -235,6 +243,8 @@ int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg
 		rc = mig_leases_new(m);
 	if (!rc)
 		rc = mig_spawn(m, "look", mig_look_coro, m);
+	if (!rc)
+		rc = mig_spawn(m, "host", mig_host_coro, m);
 	if (rc) {
 		mig_free(m);
 		return csv_err_set(err, rc, "out of memory");

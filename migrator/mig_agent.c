@@ -5,6 +5,8 @@
  * Invariants
  *  MA1 After a break everything that matters is said again: hello, the view, all leases (AG1).
  *  MA2 Whoever waits for an answer is answered: by it, by the time limit, or by the end of the line.
+ *  MA3 What the others know of this host is this daemon's own word of its present life: an item of a life before (which the others still
+ *      have) is replaced as soon as it comes back, and nobody believes one that names another life of the node.
  *
  * One thread.
  */
@@ -18,6 +20,8 @@
 #include "migrator/mig_work.h"
 
 #define HELLO_MS 10000u
+#define HOST_NS (10 * NS_PER_SEC)
+#define HOST_STEP_BYTES ((json_int_t)64 << 20)	/* of free memory: less is no news */
 
 static int send_line(struct mig *m, json_t *o)
 {
@@ -116,6 +120,11 @@ static void host_changed(struct mig *m)
 	sched_post(m->env->sched, &m->host_job);
 }
 
+void mig_host_tell(struct mig *m)
+{
+	host_changed(m);
+}
+
 const json_t *mig_host_of(const struct mig *m, uint32_t nodeid)
 {
 	char key[MIG_KEY_MAX];
@@ -128,7 +137,10 @@ const json_t *mig_host_of(const struct mig *m, uint32_t nodeid)
 
 bool mig_host_ready(const struct mig *m, uint32_t nodeid)
 {
-	return json_is_true(json_object_get(mig_host_of(m, nodeid), "ready"));
+	const json_t *h = mig_host_of(m, nodeid);
+	uint64_t inc = mig_leases_incarnation(m, nodeid);
+
+	return json_is_true(json_object_get(h, "ready")) && (!inc || mig_hex_get(h, "incarnation") == inc);	/* MA3 */
 }
 
 const json_t *mig_vm_on(const struct mig *m, uint32_t nodeid, const char *vm)
@@ -160,11 +172,12 @@ static void inventory_keep(struct mig *m, const json_t *data)
 	size_t i;
 
 	json_decref(m->host);
-	m->host = json_incref(json_object_get(data, "host"));
+	m->host = json_deep_copy(json_object_get(data, "host"));
+	if (mig_int(m->host, "memory_free_bytes"))
+		json_object_set_new(m->host, "memory_free_bytes", json_integer(mig_int(m->host, "memory_free_bytes") / HOST_STEP_BYTES * HOST_STEP_BYTES));
 	json_object_clear(m->vms);
 	json_array_foreach(json_object_get(data, "vms"), i, v)
 		vm_keep(m, v);
-	host_changed(m);
 }
 
 /* ---- its life --------------------------------------------------------------------------------------------------------------------- */
@@ -192,6 +205,7 @@ static void hello_coro(void *arg)
 	} else {
 		m->agent_ready = true;
 		inventory_keep(m, a.data);
+		host_changed(m);
 		mig_log(m, LOG_L_NOTE, "hvhostd is there: %zu VMs run or are held here", json_object_size(m->vms));
 		mig_agent_view(m);
 		mig_leases_inventory(m);
@@ -206,6 +220,29 @@ void mig_agent_up(struct mig *m)
 	m->agent_up = true;
 	if (mig_spawn(m, "hello", hello_coro, m))
 		mig_log(m, LOG_L_ERR, "hvhostd: out of memory");
+}
+
+/* What is free there changes without an event: placing needs it (mig_place.c). */
+void mig_host_coro(void *arg)
+{
+	struct mig *m = arg;
+	json_t *host, *vms;
+	struct mig_answer a;
+
+	for (;;) {
+		coro_sleep_ns(m->env->sched, HOST_NS);
+		if (!m->agent_ready || mig_agent_call(m, "inventory", m->ring, NULL, HELLO_MS, &a))
+			continue;
+		host = json_deep_copy(m->host);
+		vms = json_deep_copy(m->vms);
+		if (!a.code && m->agent_ready)
+			inventory_keep(m, a.data);
+		if (!json_equal(host, m->host) || !json_equal(vms, m->vms))
+			host_changed(m);
+		json_decref(host);
+		json_decref(vms);
+		mig_answer_done(&a);
+	}
 }
 
 static void waits_end(struct mig *m, int rc)

@@ -65,6 +65,8 @@ static void keep(struct mig *m, uint32_t host, const json_t *d)
 		      mig_int(d, "priority"), "ha", !json_is_false(json_object_get(d, "ha")), "error", mig_text(d, "error"), "memory_bytes",
 		      memory_of(m, host, vm, mig_int(d, "config")));
 	snprintf(key, sizeof(key), "def/%s", vm);
+	if (*mig_text(d, "error") && strcmp(mig_text(d, "error"), mig_text(mig_item_get(m, key), "error")))
+		mig_event(m, "error", vm, "", "its definition cannot be read, so it is not started: %s", mig_text(d, "error"));
 	if (v && !json_equal(v, (json_t *)mig_item_get(m, key)))
 		mig_item_put_take(m, key, v);
 	else

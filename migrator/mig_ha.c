@@ -3,8 +3,12 @@
  * mig_ha.c - the leader's look: what each lease wants done (lease_lead.h), done; by level, after every change and every second.
  *
  * Invariants
- *  HA1 Nothing is kept from one look to the next but times for people: a new leader's first look is as good as the old one's last.
+ *  HA1 Nothing is kept from one look to the next but what every member sees as well (struct mig_seen): a new leader's first look is as good
+ *      as the old one's last.
  *  HA2 A VM of lower priority is not begun while one of higher priority is being started, unless that takes longer than START_WAIT.
+ *  HA4 VMs are begun one by one: each is placed when it is known where the one before went.
+ *  HA5 One that fails to start, or whose QEMU dies, is begun again after a back-off that doubles, elsewhere if it can, FAILURES_MAX times
+ *      in a row; a while of running makes it good again.
  *  HA3 Everybody that stands BLOCKED has a reason and a command in `vm show`, `ha status` and the event log.
  *
  * One thread.
@@ -20,6 +24,8 @@
 #define COLD_GRACE_NS (20 * NS_PER_SEC)
 #define RESUME_NS (5 * NS_PER_SEC)
 #define FAILURES_MAX 3
+#define BACK_OFF_NS (2 * NS_PER_SEC)
+#define GOOD_NS (600 * NS_PER_SEC)
 
 /* What of a VM was last seen committed. */
 struct mig_seen {
@@ -27,6 +33,7 @@ struct mig_seen {
 	char vm[LEASE_NAME_BYTES];
 	struct lease l;
 	uint64_t since_ns;		/* in this state */
+	uint32_t failed_on;		/* where it failed to start last */
 	bool said_late;
 };
 
@@ -35,9 +42,11 @@ struct mig_seen {
 static uint32_t lead_place(void *arg, const struct lease *l, uint32_t avoid)
 {
 	struct mig *m = arg;
+	struct mig_seen *s;
 	char why[400];
 
-	return mig_place(m, l->vm, avoid, 0, why, sizeof(why));
+	HASH_FIND_STR(m->seen, l->vm, s);
+	return mig_place(m, l->vm, avoid ? avoid : s && l->failures ? s->failed_on : 0, 0, why, sizeof(why));
 }
 
 static uint32_t lead_config(void *arg, const struct lease *l)
@@ -49,7 +58,7 @@ static uint32_t lead_config(void *arg, const struct lease *l)
 
 static enum lease_fence lead_fence(void *arg, uint32_t nodeid)
 {
-	return mig_proof_state(arg, nodeid);
+	return mig_node_is_away(arg, nodeid) ? LEASE_FENCE_BUSY : mig_proof_state(arg, nodeid);
 }
 
 /* ---- stories -------------------------------------------------------------------------------------------------------------------------------- */
@@ -133,6 +142,8 @@ void mig_lease_story(struct mig *m, const struct lease *l, bool bulk)
 		s->since_ns = mig_now(m);
 		s->said_late = false;
 	}
+	if (l->reason == LEASE_REASON_START_FAILED && s->l.state == LEASE_RECOVERING)
+		s->failed_on = s->l.owner;
 	s->l = *l;
 	if (l->state == LEASE_NONE) {
 		HASH_DEL(m->seen, s);
@@ -175,24 +186,48 @@ static bool higher_one_starts(struct mig *m, const struct leasedb *db, const str
 	return false;
 }
 
-/* RUNNING, and its agent does not say that it does. */
+/* RUNNING, or to be begun, and its agent does not say that it is so. */
 static void look_late(struct mig *m, const struct lease *l)
 {
 	const json_t *v = mig_vm_on(m, l->owner, l->vm);
+	bool runs = l->state == LEASE_RUNNING && !lease_is_intent(l) && l->want == LEASE_WANT_RUN, away = !mig_host_ready(m, l->owner);
 	struct mig_seen *s;
 	const char *st = mig_text(v, "qemu");
 
 	HASH_FIND_STR(m->seen, l->vm, s);
-	if (!s || s->said_late || l->state != LEASE_RUNNING || lease_is_intent(l) || l->want != LEASE_WANT_RUN || !mig_is_member(m, l->owner) ||
-	    mig_now(m) - s->since_ns < RESUME_NS || !strcmp(st, "running"))
+	if (!s || s->said_late || !mig_is_member(m, l->owner) || mig_now(m) - s->since_ns < RESUME_NS || (runs && !strcmp(st, "running")) ||
+	    (!runs && !(away && (l->state == LEASE_RECOVERING || l->state == LEASE_HANDOFF))))
 		return;
 	s->said_late = true;
-	if (!mig_host_ready(m, l->owner))
-		mig_event(m, "warning", l->vm, "systemctl status hvhostd", "runs on %s, unmanaged: hvhostd is away there",
-			  mig_node_name(m, l->owner));
+	if (away)
+		mig_event(m, "warning", l->vm, "systemctl status hvhostd", "%s on %s%s: hvhostd is away there", runs ? "runs" : "waits for its start",
+			  mig_node_name(m, l->owner), runs ? ", unmanaged" : "");
 	else
 		mig_event(m, "warning", l->vm, mig_text(v, "command"), "may run on %s, but its QEMU is %s%s%s", mig_node_name(m, l->owner),
 			  *st ? st : "not there", *mig_text(v, "reason") ? ": " : "", mig_text(v, "reason"));
+}
+
+/* HA5 */
+static bool backs_off(struct mig *m, const struct lease *l)
+{
+	unsigned n = l->reason == LEASE_REASON_LOST_QEMU && l->failures ? l->failures - 1u : l->failures;
+	struct mig_seen *s;
+
+	HASH_FIND_STR(m->seen, l->vm, s);
+	return s && n && l->state == LEASE_FREE && mig_now(m) - s->since_ns < BACK_OFF_NS << csv_min(n - 1, 6u);
+}
+
+static void look_good(struct mig *m, const struct leasedb *db, const struct lease *l)
+{
+	struct lease_cas cas;
+	struct mig_seen *s;
+
+	HASH_FIND_STR(m->seen, l->vm, s);
+	if (!s || !l->failures || l->state != LEASE_RUNNING || l->txid || l->flags & LEASE_GUESSED || mig_now(m) - s->since_ns < GOOD_NS ||
+	    leasedb_is_open(db, l->vm))
+		return;
+	mig_cas(l, LEASE_SET, &cas);
+	mig_propose_unwatched(m, &cas);
 }
 
 static void look_one(struct mig *m, const struct lease_lead *in, const struct lease *l)
@@ -200,7 +235,10 @@ static void look_one(struct mig *m, const struct lease_lead *in, const struct le
 	struct lease_action act;
 	int rc;
 
+	bool begins;
+
 	look_late(m, l);
+	look_good(m, in->db, l);
 	if (leasedb_is_open(in->db, l->vm))
 		return;
 	lease_lead_vm(in, l, &act);
@@ -208,9 +246,12 @@ static void look_one(struct mig *m, const struct lease_lead *in, const struct le
 		mig_proof_fence(m, act.nodeid, act.inc);
 	if (act.act != LEASE_ACT_PROPOSE)
 		return;
-	if ((act.cas.move == LEASE_START || act.cas.move == LEASE_TAKE) && higher_one_starts(m, in->db, l))
+	begins = act.cas.move == LEASE_START || (act.cas.move == LEASE_TAKE && act.cas.node);
+	if (begins && (higher_one_starts(m, in->db, l) || backs_off(m, l) || (*m->begun && leasedb_is_open(in->db, m->begun))))
 		return;
 	rc = mig_propose_unwatched(m, &act.cas);
+	if (begins && !rc)
+		memcpy(m->begun, l->vm, sizeof(m->begun));
 	if (rc && rc != -CSV_E_NOQUORUM && rc != -EAGAIN)
 		mig_log(m, LOG_L_WARN, "%s: %s: %s", l->vm, lease_move_name((enum lease_move)act.cas.move), csv_err_describe(rc));
 }
@@ -290,8 +331,13 @@ static void set_job(struct mig_job *j)
 	int priority = *prio ? atoi(prio) : -1, rc;
 	struct mig_answer a = { 0 };
 	const struct lease *l = mig_lease(j->m, vm);
-	json_t *args = json_pack("{s:s, s:s, s:b}", "vm", vm, "want", lease_want_name(l ? (enum lease_want)l->want : LEASE_WANT_STOPPED), "ha", on);
+	json_t *args;
 
+	if (!l || !mig_settled(j->m)) {		/* `want` is not to be guessed: it would be durable */
+		mig_job_done_take(j, l ? RPC_NO_QUORUM : RPC_NOT_FOUND, NULL, "%s: its lease is not known just now; again in a moment", vm);
+		return;
+	}
+	args = json_pack("{s:s, s:s, s:b}", "vm", vm, "want", lease_want_name((enum lease_want)l->want), "ha", on);
 	if (priority >= 0)
 		json_object_set_new(args, "priority", json_integer(priority));
 	rc = mig_call(j->m, mig_any_host(j->m), "vm.want", args, 15000, &a);

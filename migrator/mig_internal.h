@@ -7,6 +7,7 @@
 
 #include <uthash.h>
 
+#include "migrator/lease.h"
 #include "migrator/mig.h"
 #include "utils/base/base.h"
 
@@ -83,6 +84,7 @@ struct mig {
 	struct mig_leases *leases;
 
 	/* leader */
+	char begun[LEASE_NAME_BYTES];	/* its START or TAKE was proposed last: the next one is placed when that is committed */
 	struct mig_seen *seen;		/* mig_ha.c */
 	uint64_t cold_ns;		/* when a cold start was settled; 0: none in this life */
 	uint64_t defs_ring, defs_ns;	/* mig_def.c: asked last */
@@ -140,6 +142,8 @@ void mig_answer_done(struct mig_answer *a);
 const json_t *mig_host_of(const struct mig *m, uint32_t nodeid);	/* {"host": HOST or null, "vms": [VM...], "ready": bool, ...} */
 const json_t *mig_vm_on(const struct mig *m, uint32_t nodeid, const char *vm);
 bool mig_host_ready(const struct mig *m, uint32_t nodeid);
+void mig_host_tell(struct mig *m);				/* this host's item anew: somebody may have an old one */
+void mig_host_coro(void *arg);					/* asks hvhostd how much is free, again and again */
 
 /* mig_call.c */
 /* A command to the agent of any member.  As mig_agent_call(), also -ECONNRESET: the view changed, it may have been done or not. */

@@ -4,12 +4,13 @@
  *
  *	job/ID		a job			migration/TXID	a live migration
  *	host/NODE	a node's HOST and VMs	node/NODE	drained, quarantined, losses
- *	fence/NODE	how its fencing stands
+ *	away/NODE	its migratord ended	def/NAME	a definition on the volume
  *
  * Nothing here decides who may run: that is the leases'.  A value that two sides changed apart is the one of the higher revision.
  *
  * Invariants
- *  MI1 A revision is one more than the highest its maker has seen, so what was made knowing of another replaces it.
+ *  MI1 A revision is one more than the highest its maker has seen, so what was made knowing of another replaces it.  A restarted maker has
+ *      seen nothing: when a value of its life before has the very revision, it makes its own anew.
  *  MI2 After a view change every member tells all it has; whoever was away, or missed the end of a view, has everything again.
  *
  * One thread.
@@ -81,13 +82,22 @@ void mig_item_got(struct mig *m, uint32_t from, const json_t *msg)
 	const char *key = mig_text(msg, "k");
 	json_int_t rev = mig_int(msg, "r"), by = mig_int(msg, "b");
 	json_t *v = json_object_get(msg, "v");
+	const struct mig_item *mine;
 
 	if (!*key || strlen(key) >= MIG_KEY_MAX || rev <= 0 || by <= 0 || !v || (!json_is_object(v) && !json_is_null(v))) {
 		mig_log(m, LOG_L_WARN, "node %u: an item \"%.40s\" is malformed: ignored", from, key);
 		return;
 	}
-	if (keep(m, key, (uint64_t)rev, (uint32_t)by, v))
-		mig_poke(m);
+	mine = find(m, key);
+	if (mine && mine->rev == (uint64_t)rev && mine->by == (uint32_t)by && mine->by == m->cfg.self && !json_equal(mine->value, v)) {
+		mig_item_put_take(m, key, json_incref(mine->value));	/* MI1: a life before of this daemon came as far */
+		return;
+	}
+	if (!keep(m, key, (uint64_t)rev, (uint32_t)by, v))
+		return;
+	if (!strncmp(key, "host/", 5) && strtoul(key + 5, NULL, 10) == m->cfg.self)
+		mig_host_tell(m);		/* of a life before: MA3 */
+	mig_poke(m);
 }
 
 void mig_items_tell(struct mig *m)

@@ -89,12 +89,29 @@ bool mig_wait_change(struct mig *m, uint64_t deadline_ns)
 
 /* ---- as JSON -------------------------------------------------------------------------------------------------------------------------- */
 
+/* After a cold start: who has not said yet what it runs. */
+static void suspects(const struct mig *m, char *ret, size_t size)
+{
+	size_t used = 0;
+
+	snprintf(ret, size, "a node");
+	for (uint32_t i = 0; i < LEASEDB_NODES_MAX && used < size; i++) {
+		const struct leasedb_node *n = &m->leases->db.node[i];
+
+		if (n->nodeid && n->suspect && !mig_is_member(m, n->nodeid))
+			used += (size_t)snprintf(ret + used, size - used, "%s%s", used ? " " : "", mig_node_name(m, n->nodeid));
+	}
+}
+
 json_t *mig_lease_note(const struct mig *m, const struct lease *l)
 {
 	const char *why = l->state == LEASE_BLOCKED ? mig_proof_why(m, l->owner) : "", *cmd;
-	char text[400];
+	char text[600], node[200];
 
-	lease_reason_text((enum lease_reason)l->reason, l->vm, mig_node_name(m, l->owner), text, sizeof(text));
+	snprintf(node, sizeof(node), "%s", mig_node_name(m, l->owner));
+	if (l->reason == LEASE_REASON_COLD && !*node)
+		suspects(m, node, sizeof(node));
+	lease_reason_text((enum lease_reason)l->reason, l->vm, node, text, sizeof(text));
 	cmd = strstr(text, "then: csvctl ");
 	cmd = cmd ? cmd + strlen("then: ") : strstr(text, "csvctl ");
 	return json_pack("{s:o, s:s}", "reason", *why ? json_sprintf("%s (%s)", text, why) : json_string(text), "command", cmd ? cmd : "");

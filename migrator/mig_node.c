@@ -6,6 +6,8 @@
  *
  * Invariants
  *  ND1 Draining never stops a VM: one that cannot move stays, and the answer says why (for each).
+ *  ND3 A node whose migratord ended while corosync's ring stayed as it was (item away/N names the ring) lives: it is neither fenced nor
+ *      counted as lost, and nothing is taken from it.  In the next ring nobody knows that any more, and it is a lost node as any other.
  *  ND2 A node says that it is off (own release) only when no VM is on it and no lease is its own; then its daemon leaves.
  *
  * One thread.
@@ -44,6 +46,7 @@ void mig_node_lost(struct mig *m, uint32_t nodeid)
 {
 	json_t *f, *old, *recent, *t;
 	json_int_t now = real_ms(m);
+	char command[MIG_NAME_MAX + 32];
 	size_t i;
 
 	if (json_is_true(json_object_get(mig_node_flags(m, nodeid), "left")))
@@ -58,11 +61,45 @@ void mig_node_lost(struct mig *m, uint32_t nodeid)
 	mig_event(m, "warning", mig_node_name(m, nodeid), "", "left the cluster without a word; %zu in the last hour", json_array_size(recent));
 	if (json_array_size(recent) >= LOSSES_MAX) {
 		json_object_set_new(f, "quarantined_until_real_ms", json_integer(now + QUARANTINE_MS));
-		mig_event(m, "warning", mig_node_name(m, nodeid), "csvctl node resume", "lost %d times in an hour: no VM is placed there for two hours",
+		snprintf(command, sizeof(command), "csvctl node resume %s", mig_node_name(m, nodeid));
+		mig_event(m, "warning", mig_node_name(m, nodeid), command, "lost %d times in an hour: no VM is placed there for two hours",
 			  LOSSES_MAX);
 	}
 	json_object_set_new(f, "losses", recent);
 	flags_put(m, nodeid, f);
+}
+
+static json_t *away_item(const struct mig *m)
+{
+	return json_pack("{s:o, s:i}", "ring", mig_hex(m->view_copy.ring.seq >> CLUSTER_ROUND_BITS), "lead", (int)m->view_copy.ring.nodeid);
+}
+
+static bool away_now(const struct mig *m, const json_t *item)
+{
+	return m->view && item && mig_hex_get(item, "ring") == m->view->ring.seq >> CLUSTER_ROUND_BITS &&
+	       mig_int(item, "lead") == m->view->ring.nodeid;
+}
+
+bool mig_node_is_away(const struct mig *m, uint32_t nodeid)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "away/%u", nodeid);
+	return !mig_is_member(m, nodeid) && away_now(m, mig_item_get(m, key));
+}
+
+/* Every member has seen it, and says so: the leader's migratord may be the next to end. */
+void mig_node_away(struct mig *m, uint32_t nodeid)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "away/%u", nodeid);
+	if (json_is_true(json_object_get(mig_node_flags(m, nodeid), "left")) || away_now(m, mig_item_get(m, key)))
+		return;
+	mig_item_put_take(m, key, away_item(m));
+	if (mig_is_leader(m))
+		mig_event(m, "warning", mig_node_name(m, nodeid), "systemctl status migratord", "its migratord ended, the node did not: its VMs run "
+			  "on, unmanaged");
 }
 
 /* ---- drain --------------------------------------------------------------------------------------------------------------------------------- */
@@ -306,8 +343,12 @@ static void leave_coro(void *arg)
 /* It is back after it had left in order. */
 void mig_node_view(struct mig *m)
 {
+	char key[MIG_KEY_MAX];
 	json_t *f;
 
+	snprintf(key, sizeof(key), "away/%u", m->cfg.self);
+	if (mig_item_get(m, key))
+		mig_item_put_take(m, key, NULL);
 	if (m->cfg.left || !json_is_true(json_object_get(mig_node_flags(m, m->cfg.self), "left")))
 		return;
 	f = flags_of(m, m->cfg.self);

@@ -21,10 +21,33 @@ static bool quarantined(const struct mig *m, uint32_t nodeid)
 	return mig_int(mig_node_flags(m, nodeid), "quarantined_until_real_ms") > (json_int_t)(clock_real_ns(m->env->clock) / NS_PER_MS);
 }
 
+/*
+ * What is left for VMs there: of what the host calls free, less what is on its way to it; and never more of all VMs' memory than it has, for
+ * a guest takes what it was promised when it likes.  Negative: more than all is promised.
+ */
+static json_int_t memory_left(const struct mig *m, uint32_t nodeid, const char *but)
+{
+	const struct leasedb *db = mig_leases_db((struct mig *)m);
+	const json_t *h = json_object_get(mig_host_of(m, nodeid), "host");
+	json_int_t left = mig_int(h, "memory_free_bytes"), all = mig_int(h, "memory_bytes"), bytes;
+
+	for (uint32_t i = 0; i < leasedb_count(db); i++) {
+		const struct lease *l = leasedb_at(db, i);
+		bool owns = l->state > LEASE_FREE && l->owner == nodeid;
+
+		if (!strcmp(l->vm, but) || (!owns && !(lease_is_intent(l) && l->peer == nodeid)))
+			continue;
+		bytes = mig_int(mig_def(m, l->vm), "memory_bytes");
+		all -= bytes;
+		left -= mig_vm_on(m, nodeid, l->vm) ? 0 : bytes;
+	}
+	return mig_int(h, "memory_bytes") ? csv_min(left, all) : left;
+}
+
 const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *vm)
 {
 	const json_t *h = json_object_get(mig_host_of(m, nodeid), "host"), *d = mig_def(m, vm);
-	json_int_t free_bytes = mig_int(h, "memory_free_bytes"), wants = mig_int(d, "memory_bytes");
+	json_int_t wants = mig_int(d, "memory_bytes");
 
 	if (!mig_is_member(m, nodeid))
 		return "is no member of the cluster";
@@ -38,7 +61,7 @@ const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *
 		return "is drained";
 	if (quarantined(m, nodeid))
 		return "is quarantined after three losses in an hour";
-	if (wants && free_bytes && wants > free_bytes)
+	if (wants && mig_int(h, "memory_free_bytes") && wants > memory_left(m, nodeid, vm))
 		return "has not enough free memory";
 	return NULL;
 }
@@ -83,7 +106,7 @@ uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t
 			continue;
 		}
 		n = owned(m, id) + (id == avoid ? 10000 : 0);
-		mem = mig_int(json_object_get(mig_host_of(m, id), "host"), "memory_free_bytes");
+		mem = memory_left(m, id, vm);
 		if (!best || n < best_n || (n == best_n && mem > best_free + (json_int_t)(256 << 20))) {
 			best = id;
 			best_n = n;

@@ -11,6 +11,7 @@
  *  PR1 A node that is a member is never fenced; one that becomes a member meanwhile is not proven by what was begun before.
  *  PR2 An "off" that the node's heartbeat contradicts is void.  A heartbeat that cannot be read contradicts nothing and confirms
  *      nothing: without any reading there is no proof.
+ *  PR4 A node of which only migratord ended is not fenced: its VMs run on (mig_node.c, ND3).
  *  PR3 A person's word is refused while the node is a member or its heartbeat moves, unless --force names a reason, which is an event.
  *
  * One thread.
@@ -221,7 +222,7 @@ void mig_proof_fence(struct mig *m, uint32_t nodeid, uint64_t inc)
 {
 	struct proof *p = find(m, nodeid);
 
-	if (mig_is_member(m, nodeid))
+	if (mig_is_member(m, nodeid) || mig_node_is_away(m, nodeid))
 		return;
 	if (!p) {
 		p = calloc(1, sizeof(*p));
@@ -261,6 +262,7 @@ json_t *mig_proof_confirm(const struct mig_ask *a)
 	const char *name = mig_node_name(m, nodeid), *force = json_string_value(json_object_get(a->args, "force"));
 	const struct leasedb_node *n = leasedb_node(mig_leases_db(m), nodeid);
 	unsigned moved = 0, vms;
+	uint64_t inc;
 	json_t *reply;
 	int rc;
 
@@ -286,7 +288,12 @@ json_t *mig_proof_confirm(const struct mig_ask *a)
 		return reply;
 	mig_event(m, "warning", name, "", "an operator says that it is off%s%s", moved || rc ? ", though its heartbeat says otherwise: " : "",
 		  moved || rc ? force : "");
-	give(m, nodeid, n->inc, LEASEDB_PROOF_OPERATOR);
+	inc = n->inc;
+	give(m, nodeid, inc, LEASEDB_PROOF_OPERATOR);
 	mig_poke(m);
+	if (!leasedb_proven(mig_leases_db(m), nodeid, inc)) {
+		json_decref(reply);
+		return rpc_reply_error(RPC_NO_QUORUM, "%s: nothing is confirmed: the cluster changed meanwhile; again in a moment", name);
+	}
 	return reply;
 }

@@ -17,6 +17,7 @@ static json_t *item(struct mig *m, const struct lease *l)
 {
 	const json_t *v = mig_vm_on(m, l->owner, l->vm), *d = mig_def(m, l->vm);
 	json_t *note = mig_lease_note(m, l);
+	char why[400];
 	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:i, s:i, s:s, s:I, s:s, s:s}", "name", l->vm, "node",
 			      l->state == LEASE_FREE ? "" : mig_node_name(m, l->owner), "state", lease_state_name((enum lease_state)l->state),
 			      "want", lease_want_name((enum lease_want)l->want), "epoch", (json_int_t)l->epoch, "ha", (l->flags & LEASE_HA) != 0,
@@ -25,6 +26,12 @@ static json_t *item(struct mig *m, const struct lease *l)
 			      "command", *mig_text(note, "command") ? mig_text(note, "command") : mig_text(v, "command"));
 
 	json_decref(note);
+	if (l->state == LEASE_FREE && l->want != LEASE_WANT_STOPPED && !*mig_text(o, "reason") && !mig_place(m, l->vm, 0, 0, why, sizeof(why)))
+		json_object_set_new(o, "reason", json_sprintf("waits: no node can have it: %s", why));
+	if (l->state > LEASE_FREE && l->state != LEASE_BLOCKED && mig_node_is_away(m, l->owner)) {
+		json_object_set_new(o, "reason", json_string("the migratord of its node ended: it runs on, unmanaged"));
+		json_object_set_new(o, "command", json_sprintf("on %s: systemctl status migratord", mig_node_name(m, l->owner)));
+	}
 	return o;
 }
 

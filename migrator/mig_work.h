@@ -112,5 +112,8 @@ json_t *mig_node_status(struct mig *m, const json_t *args);
 void mig_node_view(struct mig *m);
 void mig_node_leave(struct mig *m);				/* this node: the leader says that it is empty */
 void mig_node_lost(struct mig *m, uint32_t nodeid);		/* counted; three in an hour: quarantine */
+/* Its migratord left the group and the node did not leave the cluster (ND3). */
+void mig_node_away(struct mig *m, uint32_t nodeid);
+bool mig_node_is_away(const struct mig *m, uint32_t nodeid);
 
 #endif
