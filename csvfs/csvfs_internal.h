@@ -55,6 +55,7 @@ struct recover;		/* recover.c */
 struct reaper;		/* orphan.c */
 struct inode_table;	/* inode.c */
 struct inode_pool;	/* inode_pool.c */
+struct evict;		/* evict.c */
 struct alloc_ctl;	/* alloc.c */
 
 struct csvfs {
@@ -81,6 +82,7 @@ struct csvfs {
 	struct reaper *reaper;
 	struct inode_table *inodes;
 	struct inode_pool *pool;
+	struct evict *evict;
 	struct alloc_ctl *alloc;
 	struct plock_ctl *plocks;
 	struct dp_table *dp;		/* borrowed from the daemon; NULL: no data plane */
@@ -214,6 +216,21 @@ int slot_write_free(struct csvfs *fs);		/* the log is shut down: FREE with our o
 int slot_give(struct csvfs *fs);
 void slot_geometry(const struct csvfs *fs, uint32_t slot, uint64_t incarnation, struct jnl_geometry *ret);
 int slot_heartbeat_start(struct csvfs *fs);
+
+/* ---- evict.c -------------------------------------------------------------------------------------------------------------------- */
+#define EVICT_KEEP 8u
+int evict_init(struct csvfs *fs);		/* before cluster_start() */
+int evict_start(struct csvfs *fs);		/* looks after who can be reached, until umount */
+void evict_free(struct csvfs *fs);
+/*
+ * report[i]: bits of places that the member in place i cannot reach; fresh: places not mounted yet; silent: they do not
+ * run.  Who has to go so that all others reach each other.
+ */
+uint64_t evict_choose(const uint64_t *report, uint64_t fresh, uint64_t silent, uint32_t n);
+bool csvfs_evicted(const struct csvfs *fs);	/* this node */
+/* What csvctl shows: others that were evicted and have not come back, oldest first. */
+struct csvfs_eviction_info { struct cluster_node who; uint64_t at_ns; char why[512]; };
+void csvfs_eviction_walk(struct csvfs *fs, bool (*fn)(void *arg, const struct csvfs_eviction_info *i), void *arg);
 
 /* ---- recover.c ------------------------------------------------------------------------------------------------------------------ */
 int recover_init(struct csvfs *fs);

@@ -85,6 +85,27 @@ static bool warn_unrecovered(void *arg, const struct csvfs_recovery_info *i)
 	return true;
 }
 
+struct evicted { struct ctl *c; json_t *reply, *list; };
+
+static bool warn_evicted(void *arg, const struct csvfs_eviction_info *i)
+{
+	struct evicted *e = arg;
+
+	rpc_reply_warn(e->reply, "%s: node %u was evicted %llu s ago: %s", e->c->dir, i->who.nodeid,
+		       (unsigned long long)(clock_mono_ns(&e->c->w->clock) - i->at_ns) / NS_PER_SEC, i->why);
+	return true;
+}
+
+static bool add_evicted(void *arg, const struct csvfs_eviction_info *i)
+{
+	struct evicted *e = arg;
+
+	json_array_append_new(e->list, json_pack("{s:i, s:o, s:I, s:s}", "nodeid", (int)i->who.nodeid, "incarnation",
+						 ctl_incarnation(i->who.incarnation), "age_ms",
+						 INT((clock_mono_ns(&e->c->w->clock) - i->at_ns) / NS_PER_MS), "why", i->why));
+	return true;
+}
+
 /* ---- what both verbs say ------------------------------------------------------------------------------------------------------- */
 
 static json_t *summary(struct ctl *c, json_t *reply)
@@ -121,6 +142,8 @@ static json_t *summary(struct ctl *c, json_t *reply)
 		rpc_reply_warn(reply, "%s: %s: %s", c->dir, ctl_state_name(st), reason);
 	if (c->f->fs)
 		csvfs_recovery_walk(c->f->fs, warn_unrecovered, &(struct unrecovered){ c, reply });
+	if (c->f->fs)
+		csvfs_eviction_walk(c->f->fs, warn_evicted, &(struct evicted){ c, reply, NULL });
 	return o;
 }
 
@@ -255,7 +278,10 @@ static void show_core(struct ctl *c, json_t *o, json_t *reply)
 	struct csvfs *fs = c->f->fs;
 	struct recoveries r = { json_array(), clock_mono_ns(&c->w->clock) };
 	struct phantoms p = { .list = json_array() };
+	struct evicted e = { c, reply, json_array() };
 
+	csvfs_eviction_walk(fs, add_evicted, &e);
+	set(o, "evictions", e.list);
 	csvfs_recovery_walk(fs, add_recovery, &r);
 	dlm_walk(csvfs_dlm(fs), add_phantom, &p);
 	set(o, "recoveries", r.list);

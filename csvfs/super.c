@@ -66,6 +66,8 @@ static int parts_init(struct csvfs *fs, struct csv_err *err)
 	if (!ret)
 		ret = recover_init(fs);
 	if (!ret)
+		ret = evict_init(fs);
+	if (!ret)
 		ret = reaper_init(fs);
 	if (!ret)
 		ret = inode_table_init(fs);
@@ -108,6 +110,7 @@ void csvfs_free(struct csvfs *fs)
 	inode_pool_free(fs);
 	alloc_done(fs);
 	reaper_free(fs);
+	evict_free(fs);
 	recover_free(fs);
 	slot_ctl_free(fs);
 	buf_cache_free(fs);
@@ -164,6 +167,8 @@ static int join(struct csvfs *fs, struct csv_err *err)
 
 	if (ret < 0)
 		return ret;
+	if (evict_start(fs) < 0)
+		return csv_err_set(err, -ENOMEM, "out of memory");
 	ret = mesh_start(fs->env->mesh);
 	if (ret < 0)
 		return csv_err_set(err, ret, "network to the other nodes: %s", csv_err_describe(ret));
@@ -314,6 +319,8 @@ int csvfs_mount(struct env *env, const struct csvfs_options *opt, const struct c
 	*ret_fs = fs;
 	start = fs_now_ns(fs);
 	ret = mount_steps(fs, err);
+	if (ret < 0 && fs->state == CSVFS_WITHDRAWN)
+		csv_err_set(err, ret, "%s", fs->reason);
 	if (ret < 0) {
 		tidy(fs);
 		*ret_fs = NULL;

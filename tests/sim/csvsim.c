@@ -37,7 +37,7 @@ static const struct { const char *name; uint32_t bit; } mutations[] = {
 };
 
 static const char *const wanted[] = {
-	"fault.all_cut", "fault.array_power_loss", "fault.disk_error", "fault.disk_hang", "fault.ghost_write", "fault.withdrawn",
+	"fault.all_cut", "fault.array_power_loss", "fault.disk_error", "fault.disk_hang", "fault.ghost_write", "fault.withdrawn", "fault.long_one_way_cut", "fault.evicted",
 	"fault.interrupted", "fault.unmount_under_load", "op.no_space", "op.what_if", "op.data_stat", "op.mount", "op.umount", "op.create", "op.mkdir", "op.unlink", "op.rmdir", "op.rename", "op.exchange", "op.link", "op.lookup",
 	"op.readdir", "op.stat", "op.read", "op.write", "op.truncate", "op.fallocate", "op.open", "op.release", "op.fsync", "op.fsync_dir",
 	"op.sync", "op.append", "op.data_write", "op.data_read", "op.data_fsync", "op.data_truncate", "op.punch", "op.zero_range",

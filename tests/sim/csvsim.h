@@ -168,6 +168,8 @@ struct cs_sim {
 	bool go, winding_down, quiet, check_due, in_branch;
 	unsigned cut_busy;		/* node whose power goes as soon as it has writes under way */
 	bool cut_planned;
+	unsigned cut_from, cut_to;	/* the last one-way cut that was long enough to evict somebody; others evict nobody */
+	uint64_t cut_end_ns;
 	unsigned branches, branches_left, promises_left;
 	uint64_t branch_ns;
 	struct cs_ghost *ghost;

@@ -119,11 +119,23 @@ static void workers_start(struct cs_node *n)
 		spawn(n, &n->d[i].w, CS_WORKERS + i, cs_dp_main, &n->d[i]);
 }
 
+/* R4: of those two one goes, and nobody else. */
+static void evicted(struct cs_node *n)
+{
+	struct cs_sim *s = n->sim;
+
+	cs_count(s, "fault.evicted");
+	if ((n->node != s->cut_from && n->node != s->cut_to) || sim_world_now_ns(s->w) > s->cut_end_ns + 10 * NS_PER_SEC)
+		cs_fail(s, "R4: n%u was evicted, but all reach it: %s", n->node, n->err.text);
+}
+
 static void mount_failed(struct cs_node *n, int ret)
 {
 	struct cs_sim *s = n->sim;
 
 	cs_count(s, "op.mount_failed");
+	if (ret == -CSV_E_WITHDRAWN && strstr(n->err.text, "evicted:"))
+		evicted(n);
 	if (s->opt.no_faults || ret == -CSV_E_CORRUPT)
 		cs_fail(s, "n%u mount: %d %s", n->node, ret, n->err.text);
 	exit_soon(n);
@@ -165,6 +177,8 @@ static void life(void *arg)
 	n->state = CS_ENDING;
 	if (csvfs_state(fs, NULL) == CSVFS_WITHDRAWN)
 		cs_count(s, "fault.withdrawn");
+	if (csvfs_evicted(fs))
+		evicted(n);
 	cs_disk_close(n);
 	if (s->opt.verbose)
 		cs_dump_used(n);

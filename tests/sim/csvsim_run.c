@@ -193,6 +193,28 @@ static void leave_one(struct cs_sim *s)
 	n->leave = true;
 }
 
+/*
+ * What one node sends to another does not arrive, for so long that the members have to agree on who goes (csvfs/evict.c); nothing
+ * else happens meanwhile, for a new view would begin anew.
+ */
+static uint64_t long_cut(struct cs_sim *s)
+{
+	unsigned from = 1 + (unsigned)sim_world_below(s->w, s->opt.nodes);
+	unsigned to = 1 + (from + (unsigned)sim_world_below(s->w, s->opt.nodes - 1)) % s->opt.nodes;
+	uint64_t end = sim_world_now_ns(s->w) + (9 + sim_world_below(s->w, 6)) * NS_PER_SEC;
+
+	if (s->node[from].state != CS_UP || s->node[to].state != CS_UP)
+		return 0;
+	if (!sim_net_is_whole(s->net))
+		sim_net_heal(s->net);
+	cs_count(s, "fault.long_one_way_cut");
+	s->cut_from = from;
+	s->cut_to = to;
+	s->cut_end_ns = end;
+	sim_net_cut_one_way(s->net, from, to, end);
+	return end - sim_world_now_ns(s->w);
+}
+
 /* Power goes while writes of the node are on their way: they may land as ghosts. */
 static void cut_due(void *arg)
 {
@@ -218,6 +240,7 @@ void cs_disk_busy(struct cs_sim *s)
 static void next_fault(void *arg)
 {
 	struct cs_sim *s = arg;
+	uint64_t calm = 0;
 
 	if (s->winding_down || s->failed)
 		return;
@@ -237,11 +260,15 @@ static void next_fault(void *arg)
 		s->cut_busy = 1 + (unsigned)sim_world_below(s->w, s->opt.nodes);
 		s->cut_planned = false;
 		break;
+	case 4:
+	case 5:
+		calm = long_cut(s);
+		break;
 	default:
 		sim_net_random_fault(s->net);
 		break;
 	}
-	sim_world_at(s->w, sim_world_now_ns(s->w) + sim_world_delay(s->w, s->fault_ns), next_fault, s);
+	sim_world_at(s->w, sim_world_now_ns(s->w) + calm + sim_world_delay(s->w, s->fault_ns), next_fault, s);
 }
 
 static void on_fenced(void *arg, unsigned node, uint64_t life)

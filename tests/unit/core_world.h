@@ -57,6 +57,7 @@ struct cw_node {
 	void *lev_arg;
 	struct cds_list_head engine, wire[CW_NODES];
 	bool wants[CW_NODES], linked[CW_NODES];
+	bool deaf[CW_NODES];			/* nothing that node sends gets here; it waits on the way */
 	struct cds_list_head agents;		/* struct cw_fencing */
 	bool hold_writes;
 	uint64_t hold_off;			/* not 0: writes to this place only */
@@ -516,7 +517,7 @@ static bool cw_feed(struct cw_node *n)
 		e = cds_list_first_entry(&n->engine, struct cw_ev, node);
 	} else {
 		for (; !e && from < CW_NODES; from++) {
-			if (!cds_list_empty(&n->wire[from])) {
+			if (!cds_list_empty(&n->wire[from]) && !n->deaf[from]) {
 				e = cds_list_first_entry(&n->wire[from], struct cw_ev, node);
 				break;
 			}

@@ -86,7 +86,7 @@ struct sched;
 struct cluster;
 
 /* Channels multiplex ordered and mesh messages to their users. */
-enum cluster_chan { CHAN_VIEW = 0, CHAN_DLM = 1, CHAN_FS = 2, CHAN_USE = 3, CHAN_PLOCK = 4, CHAN_MAX = 8 };
+enum cluster_chan { CHAN_VIEW = 0, CHAN_DLM = 1, CHAN_FS = 2, CHAN_USE = 3, CHAN_PLOCK = 4, CHAN_EVICT = 5, CHAN_MAX = 8 };
 
 struct cluster_user {
 	/* Any of these may be NULL.  suspend() may come without a view() before it. */
