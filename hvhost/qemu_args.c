@@ -186,7 +186,10 @@ int qemu_args_new(const struct vm_conf *c, const struct qemu_place *p, char ***r
 	add(&a, "-smp");
 	add(&a, "cpus=%u,sockets=1,cores=%u,threads=1", c->cpus, c->cpus);
 	add(&a, "-m");
-	add(&a, "size=%" PRIu64 "M", c->memory_bytes >> 20);
+	if (c->accel == VM_ACCEL_KVM)
+		add(&a, "size=%" PRIu64 "M", c->memory_bytes >> 20);
+	else
+		add(&a, "size=%" PRIu64 "K", (c->memory_bytes >> 20 << 10) + QEMU_TCG_MORE_KIB);
 	add(&a, "-rtc");
 	add(&a, "base=utc,driftfix=slew");
 	comma(p->qmp, path, sizeof(path));

@@ -8,6 +8,9 @@
  *  QA2 It starts stopped (-S): only QMP `cont` lets a guest execute.
  *  QA3 Guests' disks: cache direct, errors stop the machine (werror, rerror), images through the volume's raw view.
  *  QA4 A powered-off guest's QEMU stays (-no-shutdown), so that whoever looks later can tell it from a crash.
+ *  QA5 The memory of a VM that may run under TCG is no multiple of 64 pages: of a memory that is one, QEMU before 9.0 takes the dirty
+ *      bits and leaves the translated code's TLBs as they are, and writes of the guest are lost in a live migration (tests/lab/t-vm-memory).
+ *      The configuration decides, not the accelerator of the node (QA1).
  *
  * Pure.
  */
@@ -15,6 +18,8 @@
 #define CSVFS_HVHOST_QEMU_ARGS_H
 
 #include "hvhost/vmconf.h"
+
+#define QEMU_TCG_MORE_KIB 8u /* QA5; QEMU rounds up to this */
 
 struct qemu_place {
 	const char *qemu;			/* program */

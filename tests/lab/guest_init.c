@@ -16,9 +16,13 @@
  *  - with csv.wit_off, the witness writes one block (boot id, counter) to csv.rec_dev every 100 ms: two guests that run at once
  * would write in turns.
  *
+ *  - with csv.churn, the churner writes words all over so many pages of memory without a pause, at the lowest priority: who copies memory
+ * while the guest runs and misses a write is found out by it.
+ *
  * Kernel command line (default): csv.port=/dev/ttyS0 csv.tick_ms=10 csv.rec_dev= (none)
  * csv.rec_off=0 (bytes) csv.rec_size=4096 csv.rec_ms=10 csv.rec_max=0 (as many as fit)
  * csv.rec_mode=direct|fsync (direct) csv.ip= csv.tcp=HOST:PORT (none; HOST and csv.ip are IPv4, same /24) csv.wit_off= (none)
+ * csv.churn=0 (pages)
  *
  * Block: "CSVREC01", le64 number, le64 guest ms, le64 boot id, pattern from the number, last 4
  * bytes crc32 (zlib's) of everything before.
@@ -61,6 +65,7 @@ struct options {
 	char ip[32];
 	char tcp[64];
 	uint64_t wit_off;
+	uint64_t churn;
 	uint64_t *durable; /* shared by all processes */
 };
 
@@ -130,6 +135,8 @@ static void options_parse(struct options *o)
 			snprintf(o->tcp, sizeof(o->tcp), "%s", value);
 		else if (!strcmp(word, "wit_off"))
 			o->wit_off = strtoull(value, NULL, 0);
+		else if (!strcmp(word, "churn"))
+			o->churn = strtoull(value, NULL, 0);
 		else if (!strcmp(word, "rec_max"))
 			o->rec_max = strtoull(value, NULL, 0);
 	}
@@ -301,6 +308,32 @@ static void witness(const struct options *o, int port)
 	}
 }
 
+/*
+ * A window of pages goes round: while a page is in it, it is written again and again, then not for a whole round: a single write that
+ * was missed is seen.
+ */
+#define CHURN_WINDOW 64u
+#define CHURN_WRITES 1500u /* per step of the window */
+
+static void churner(const struct options *o, int port)
+{
+	struct sched_param sp = {0};
+	volatile uint64_t *m = mmap(NULL, o->churn * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t x = 88172645463325252ull;
+
+	if (m == MAP_FAILED) {
+		say(port, "E churn %llu: %s\n", (unsigned long long)o->churn, strerror(errno));
+		return;
+	}
+	sched_setscheduler(0, SCHED_IDLE, &sp);
+	for (uint64_t n = 0;; n++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		m[(n / CHURN_WRITES + x % CHURN_WINDOW) % o->churn * 512 + (x >> 32) % 512] = x;
+	}
+}
+
 /* ---- talker ---- */
 
 static int net_up(const struct options *o)
@@ -443,6 +476,10 @@ int main(void)
 	}
 	if (o.rec_dev[0] && o.wit_off && !fork()) {
 		witness(&o, port);
+		_exit(0);
+	}
+	if (o.churn && !fork()) {
+		churner(&o, port);
 		_exit(0);
 	}
 	if (o.tcp[0]) {

@@ -150,24 +150,6 @@ class Hosts:
         except CtlError:
             return False
 
-    def panicked(self, name):
-        """See vmlib.Guest.panicked()."""
-        for node in self.nodes:
-            for path in self.console_logs(node):
-                try:
-                    with open(path, encoding="ascii", errors="replace") as f:
-                        if "Kernel panic" in f.read():
-                            return True
-                except OSError:
-                    pass
-        return False
-
-    def console_logs(self, node):
-        try:
-            return self.run(node, "sh", "-c", "find /run/csvfs /var/log/csvfs -name '*console*' -type f 2>/dev/null || true").split()
-        except VmError:
-            return []
-
     def last_words(self):
         """What somebody needs who asks why."""
         for node in self.nodes:

@@ -136,6 +136,8 @@ START_TEST(the_command_line_has_what_the_rules_ask_for)
 	ck_assert(has(argv, "-nodefaults", "-no-user-config"));
 	ck_assert(has(argv, "-sandbox", "on"));
 	ck_assert(has(argv, "-machine", "pc-q35-7.2"));
+	/* QA5 */
+	ck_assert(has(argv, "-m", "size=262152K"));
 	ck_assert(has(argv, "-uuid", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"));
 	ck_assert(has(argv, "-chardev", "path=/run/q,,mp,server=on"));
 	ck_assert(has(argv, "-chardev", "path=/run/x,,y,server=off"));
