@@ -242,6 +242,7 @@ const struct dlm_events *recover_dlm_events(struct csvfs *fs);
 int recover_at_mount(struct csvfs *fs, struct csv_err *err);
 /* Tells the others that this life has written its last (umount, withdraw) and waits until it was delivered, at most `ms`. */
 int recover_announce_gone(struct csvfs *fs, enum csv_proof kind, uint32_t ms);
+void recover_announce(struct csvfs *fs);	/* tells the others all that is known here */
 /* Waits until every member of a usable view has told what it knows: true when none has a proof against this life (R11). */
 bool recover_unfenced(struct csvfs *fs, uint64_t end_ns);
 bool recover_is_pending(const struct csvfs *fs);	/* members are being agreed on, or a lost node's locks still stand */

@@ -4,7 +4,8 @@
  *
  * Of each lost life (node, incarnation) there are three facts: LOST, FENCED (with the kind of proof), REPLAYED (with the slot).  They are
  * truths about the world and only ever become true.  Members tell each other all they know in one ordered message:
- *	- at every view that has complete lock tables, so a member that missed the end of the last view learns it (C5),
+ *	- at every view that has complete lock tables, so a member that missed the end of the last view learns it (C5); who gives back what
+ *	  it has (R11) has none any more, and tells at the view: others that do the same wait for its word,
  *	- whenever a fact becomes true here.
  * The dlm is told on *delivery* in the current view, so all members tell theirs between the same two views; what was delivered before
  * the lock tables were complete is told when they are.  That the sender alone heard its own message does no harm (C6): the fact is
@@ -304,6 +305,11 @@ void rcv_announce(struct recover *r)
 		fs_log(r->fs, LOG_L_WARN, "announcing recoveries: %s", csv_err_describe(ret));
 }
 
+void recover_announce(struct csvfs *fs)
+{
+	rcv_announce(fs->rcv);
+}
+
 static void heard_of_self(struct recover *r, struct cluster_node from, unsigned flags, enum csv_proof kind)
 {
 	struct csvfs *fs = r->fs;
@@ -442,6 +448,8 @@ static void on_view(void *arg, const struct cluster_view *v)
 	r->view_seq = v->ring.seq;
 	r->last_view = r->view;
 	r->view = *v;
+	if (r->fs->healing)
+		rcv_announce(r);
 }
 
 static void on_procdown(void *arg, struct cluster_node who)

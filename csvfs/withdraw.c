@@ -171,6 +171,7 @@ void fs_purged(struct csvfs *fs)
 	fs->heal = HEAL_ON;
 	glock_withdraw_all(fs);
 	fs->healing = true;
+	recover_announce(fs);
 	if (fs_spawn(fs, "heal", heal_coro, fs) < 0) {
 		fs->healing = false;
 		fs->heal = HEAL_FAILED;

@@ -558,6 +558,32 @@ START_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up)
 }
 END_TEST
 
+/* Each waits for the other's word that it holds no proof. */
+START_TEST(two_healed_at_once_both_write_back_and_free_their_slots)
+{
+	cw_setup();
+	cw_mount(1);
+	cw_mount(2);
+	cw_mount(3);
+	set(1, 95);
+	cw.fence_fail = 100000;
+	cw_partition(1u << 1 | 1u << 2);
+	cw_start(3, get_coro);
+	settle(3000);
+	ck_assert(!cw_n(3)->done);
+	cw_partition(0);
+	ck_assert_msg(cw_run(5000, cw_is_done, cw_n(3)), "%s", cw.all_log);
+	ck_assert_int_eq(cw_n(3)->ret, 0);
+	ck_assert_uint_eq(got_value, 95);
+	settle(2000);
+	for (unsigned id = 1; id <= 2; id++) {
+		ck_assert_int_eq(csvfs_may_rejoin(cw_n(id)->fs), 0);
+		ck_assert_uint_eq(geom_slot_state(id - 1), CSV_SLOT_FREE);
+	}
+	cw_teardown();
+}
+END_TEST
+
 static bool is_withdrawn(void *arg)
 {
 	return csvfs_state(((struct cw_node *)arg)->fs, NULL) == CSVFS_WITHDRAWN;
@@ -726,6 +752,7 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
 	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
+	  UNIT_TEST(two_healed_at_once_both_write_back_and_free_their_slots),
 	  UNIT_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same),
 	  UNIT_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed),
 	  UNIT_TEST(a_healed_minority_gives_its_slot_back_after_its_last_heartbeat),
