@@ -40,8 +40,9 @@
  *  outcome	{"proposal": 5, "vm": "web1", "result": "committed|refused|unknown", "message": "…"}	after the "lease" that it made, if any.
  *		unknown: the view changed; what became of it is in the "leases" that were told before
  *  peer	{"from": 2, "incarnation": "…", "vm": "web1", "txid": "…", "body": {…}}	a letter of another node's hvhostd
- *  migrate	{"vm": "web1", "txid": "…", "to": 3, "downtime_ms": 300, "bandwidth_bps": 0, "timeout_ms": 120000}
- *		to the owner's hvhostd only; 0: default.  Code 13: it is under way, "migration" events tell of it; 12 with the reason
+ *  migrate	{"vm": "web1", "txid": "…", "to": 3, "downtime_ms": 30, "pause_budget_ms": 500, "throttle_percent": 80, "bandwidth_bps": 0,
+ *		 "timeout_ms": 120000}
+ *		to the owner's hvhostd only; 0: default, of throttle_percent: never throttled (vm_converge.h).  Code 13: it is under way, "migration" events tell of it; 12 with the reason
  *		when QEMU lacks a mandatory capability.
  *  cancel	{"vm", "txid"}		refused (4) after step 3
  *  inventory	{}			data: {"host": HOST, "vms": [VM…]}
@@ -61,7 +62,8 @@
  *  peer	{"to": 3, "vm", "txid", "body": {…}}		to be given to that node's hvhostd, at most once, in order
  *  vm		VM						whenever something of it changes
  *  migration	{"vm", "txid", "from", "to", "status": "active|completed|failed|cancelled", "step": 1…7, "reason", "total_ms", "pause_ms",
- *		 "stop_boot_ns", "resume_boot_ns", "percent", "remaining_bytes", "steps": [{"step": 2, "name": "transfer", "ms": 12.5}…]}
+ *		 "stop_boot_ns", "resume_boot_ns", "percent", "remaining_bytes", "passes", "needed_pause_ms", "pause_limit_ms", "throttle_percent", "policy": TEXT of
+ *		 vm_converge.h, "steps": [{"step": 2, "name": "transfer", "ms": 12.5}…]}
  *  event	{"severity": "info|warning|error", "vm", "text", "command"}	for the event log
  *
  * VM	{"vm", "uuid", "config", "txid", "pid", "qemu": STATE, "io_error": "", "reason": "", "command": "", "since_boot_ms",

@@ -393,13 +393,16 @@ static struct hvd_vm *owned(const struct cmd *c, uint64_t *ret_txid)
 
 static void on_migrate(const struct cmd *c)
 {
-	int64_t downtime = 0, timeout = 0, bandwidth = 0;
+	int64_t downtime = 0, budget = 0, throttle = 0, timeout = 0, bandwidth = 0;
+	struct vm_move_params p;
 	struct csv_err err = CSV_ERR_INIT;
 	char text[400];
 	uint64_t txid;
 	struct hvd_vm *v;
 
 	if (agent_int_or(c->m->body, "downtime_ms", 0, 60000, 0, &downtime, &err) ||
+	    agent_int_or(c->m->body, "pause_budget_ms", 0, 60000, 0, &budget, &err) ||
+	    agent_int_or(c->m->body, "throttle_percent", 0, 99, 0, &throttle, &err) ||
 	    agent_int_or(c->m->body, "timeout_ms", 0, 86400000, 0, &timeout, &err) ||
 	    agent_int_or(c->m->body, "bandwidth_bps", 0, INT64_MAX / 2, 0, &bandwidth, &err)) {
 		refuse(c, &err);
@@ -413,7 +416,8 @@ static void on_migrate(const struct cmd *c)
 		reply(c, RPC_UNSUPPORTED, text, NULL);
 		return;
 	}
-	vm_migration_params(v->vm, txid, (unsigned)downtime, (uint64_t)bandwidth, (unsigned)timeout);
+	p = (struct vm_move_params){ (unsigned)downtime, (unsigned)budget, (unsigned)throttle, (unsigned)timeout, (uint64_t)bandwidth };
+	vm_migration_params(v->vm, txid, &p);
 	reply(c, RPC_ACCEPTED, "", NULL);
 }
 

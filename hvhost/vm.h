@@ -118,8 +118,15 @@ void vm_outcome(struct vm *vm, int status);
 void vm_heard(struct vm *vm, uint64_t txid, const json_t *body);
 void vm_cancel(struct vm *vm, uint64_t txid);
 void vm_storage_ok(struct vm *vm);
-/* For the migration `txid`, 0: default. */
-void vm_migration_params(struct vm *vm, uint64_t txid, unsigned downtime_ms, uint64_t bandwidth_bps, unsigned timeout_ms);
+/* For the migration `txid`. */
+struct vm_move_params {
+	unsigned downtime_ms;		/* the pause aimed at; 0: default */
+	unsigned budget_ms;		/* the longest pause it may take (vm_converge.h); 0: the VM's own */
+	unsigned throttle_max;		/* percent that the guest may be throttled to get through; 0: not at all */
+	unsigned timeout_ms;		/* 0: default */
+	uint64_t bandwidth_bps;		/* 0: default */
+};
+void vm_migration_params(struct vm *vm, uint64_t txid, const struct vm_move_params *p);
 /* VM7: flags of the cold start's inventory; false: no QEMU.  -EAGAIN: not known yet. */
 int vm_inventory(struct vm *vm, struct leasedb_item *ret, bool *ret_there);
 /* Into a fresh QEMU on this node, frozen.  In a coroutine.  0, or -errno with err. */

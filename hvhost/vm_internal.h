@@ -6,6 +6,7 @@
 #define CSVFS_HVHOST_VM_INTERNAL_H
 
 #include "hvhost/vm.h"
+#include "hvhost/vm_converge.h"
 
 #define VM_QMP_MS 30000u		/* for a command that is not one of the dangerous four */
 #define VM_LOOK_MS 5000u
@@ -19,9 +20,10 @@ struct vm_move {
 	uint32_t to;
 	uint64_t at_ns[VM_STEPS + 1];	/* when step n began, CLOCK_BOOTTIME; 0 not yet */
 	uint64_t stop_ns, resume_ns;	/* of the guest: here, and as the target says */
-	unsigned downtime_ms, timeout_ms;
-	uint64_t bandwidth_bps;
+	bool asked;			/* migratord has said how: p */
+	struct vm_move_params p;
 	uint64_t remaining, total;
+	struct vm_converge con;
 	unsigned told_step;
 	bool told_end, cancelled;
 	/* READY's letter */

@@ -20,7 +20,7 @@
 #define WATCH_NS (250 * NS_PER_MS)
 #define FIRST_DOWNTIME_MS 30u		/* QEMU stops the guest as soon as it believes that the rest fits into it */
 #define TIMEOUT_MS 120000u
-#define PASSES_WITHOUT_PROGRESS 3
+#define THROTTLE_MAX 80u		/* percent, until migratord says another */
 
 static const char *const mandatory[] = { "events", "return-path", "pause-before-switchover", "late-block-activate", "validate-uuid" };
 
@@ -46,14 +46,14 @@ int vm_capabilities_check(struct qmp *q, struct sched *s, struct csv_err *err)
 	return rc;
 }
 
-static int capabilities_set(struct qmp *q, struct sched *s, bool source, struct csv_err *err)
+static int capabilities_set(struct qmp *q, struct sched *s, bool source, unsigned throttle, struct csv_err *err)
 {
 	json_t *a = json_array();
 
 	for (size_t k = 0; k < ARRAY_SIZE(mandatory); k++)
 		json_array_append_new(a, json_pack("{s:s, s:b}", "capability", mandatory[k], "state", 1));
-	if (source)	/* throttles a guest that writes faster than the line takes: the first answer to no progress */
-		json_array_append_new(a, json_pack("{s:s, s:b}", "capability", "auto-converge", "state", 1));
+	if (source)	/* throttles a guest that writes faster than the line takes: the first answer to no progress (vm_converge.h) */
+		json_array_append_new(a, json_pack("{s:s, s:b}", "capability", "auto-converge", "state", throttle != 0));
 	return qmp_call(q, s, "migrate-set-capabilities", json_pack("{s:o}", "capabilities", a), VM_QMP_MS, NULL, err);
 }
 
@@ -113,7 +113,7 @@ int vm_incoming(struct vm *vm, struct vm_qemu *q, struct csv_err *err)
 	if (!rc && q->qmp)
 		rc = tls_set(vm, q, vm->in_psk, false, tls, sizeof(tls), err);
 	if (!rc && q->qmp)
-		rc = capabilities_set(q->qmp, s, false, err);
+		rc = capabilities_set(q->qmp, s, false, 0, err);
 	if (!rc && q->qmp && *tls)
 		rc = qmp_call(q->qmp, s, "migrate-set-parameters", json_pack("{s:s}", "tls-creds", tls), VM_QMP_MS, NULL, err);
 	if (!rc && q->qmp) {
@@ -222,12 +222,29 @@ int vm_letter_read(struct vm *vm, uint64_t txid, const json_t *body, uint32_t *r
 
 /* ---- source --------------------------------------------------------------------------------------------------------------------- */
 
+static unsigned throttle_of(const struct vm *vm)
+{
+	return vm->move.asked ? vm->move.p.throttle_max : THROTTLE_MAX;
+}
+
+static unsigned first_ms(const struct vm *vm)
+{
+	return vm->move.p.downtime_ms ? vm->move.p.downtime_ms : FIRST_DOWNTIME_MS;
+}
+
+static unsigned budget_ms(const struct vm *vm, const struct vm_qemu *q)
+{
+	return vm->move.p.budget_ms ? vm->move.p.budget_ms : q->downtime_ms ? q->downtime_ms : 300;
+}
+
 static int parameters_set(struct vm *vm, struct qmp *q, const char *tls, struct csv_err *err)
 {
-	uint64_t bps = vm->move.bandwidth_bps ? vm->move.bandwidth_bps : vm->h->bandwidth_bps ? vm->h->bandwidth_bps : 8ull << 30;
+	uint64_t bps = vm->move.p.bandwidth_bps ? vm->move.p.bandwidth_bps : vm->h->bandwidth_bps ? vm->h->bandwidth_bps : 8ull << 30;
+	json_t *p = json_pack("{s:I, s:i, s:s}", "max-bandwidth", (json_int_t)(bps / 8), "downtime-limit", (int)first_ms(vm), "tls-creds", tls);
 
-	return qmp_call(q, vm_sched(vm), "migrate-set-parameters", json_pack("{s:I, s:i, s:s}", "max-bandwidth", (json_int_t)(bps / 8),
-			"downtime-limit", (int)csv_min(vm->move.downtime_ms, FIRST_DOWNTIME_MS), "tls-creds", tls), VM_QMP_MS, NULL, err);
+	if (throttle_of(vm))
+		json_object_set_new(p, "max-cpu-throttle", json_integer(throttle_of(vm)));
+	return qmp_call(q, vm_sched(vm), "migrate-set-parameters", p, VM_QMP_MS, NULL, err);
 }
 
 int vm_migrate(struct vm *vm, struct vm_qemu *q, uint64_t txid, struct csv_err *err)
@@ -238,13 +255,11 @@ int vm_migrate(struct vm *vm, struct vm_qemu *q, uint64_t txid, struct csv_err *
 
 	if (vm->move.txid != txid || !vm->move.port)
 		return csv_err_set(err, -ENOTCONN, "the target has not said where it waits");
-	if (!vm->move.downtime_ms)
-		vm->move.downtime_ms = q->downtime_ms ? q->downtime_ms : 300;
 	rc = vm_capabilities_check(q->qmp, s, err);
 	if (!rc && q->qmp)
 		rc = tls_set(vm, q, vm->move.psk, true, tls, sizeof(tls), err);
 	if (!rc && q->qmp)
-		rc = capabilities_set(q->qmp, s, true, err);
+		rc = capabilities_set(q->qmp, s, true, throttle_of(vm), err);
 	if (!rc && q->qmp)
 		rc = parameters_set(vm, q->qmp, tls, err);
 	if (!rc && q->qmp) {
@@ -267,16 +282,22 @@ static uint64_t num(const json_t *o, const char *key)
 	return v > 0 ? (uint64_t)v : 0;
 }
 
-/* Throttling (auto-converge) came first, by QEMU itself; then a larger pause up to the VM's budget; then the end. */
-static bool push(struct vm *vm, struct vm_qemu *q, unsigned *limit)
+static struct vm_converge_sample sample_of(const json_t *r)
 {
-	unsigned next = *limit * 2 < vm->move.downtime_ms ? *limit * 2 : vm->move.downtime_ms;
+	const json_t *ram = json_object_get(r, "ram");
 
-	if (*limit >= vm->move.downtime_ms)
-		return false;
-	*limit = next;
-	qmp_call(q->qmp, vm_sched(vm), "migrate-set-parameters", json_pack("{s:i}", "downtime-limit", (int)next), VM_QMP_MS, NULL, NULL);
-	return true;
+	return (struct vm_converge_sample){ .passes = num(ram, "dirty-sync-count"), .remaining = num(ram, "remaining"),
+					    .need_ms = num(r, "expected-downtime"), .throttle = (unsigned)num(r, "cpu-throttle-percentage") };
+}
+
+static void longer_pause(struct vm *vm, struct vm_qemu *q)
+{
+	char text[80];
+
+	vm_converge_text(&vm->move.con, first_ms(vm), text, sizeof(text));
+	vm_note(vm, "info", "", "its migration does not get through: %s", text);
+	qmp_call(q->qmp, vm_sched(vm), "migrate-set-parameters", json_pack("{s:i}", "downtime-limit", (int)vm->move.con.limit_ms), VM_QMP_MS,
+		 NULL, NULL);
 }
 
 static void give_up(struct vm *vm, uint64_t txid, const char *why)
@@ -291,40 +312,40 @@ static void watch_coro(void *arg)
 {
 	struct watch *w = arg;
 	struct vm *vm = w->vm;
-	unsigned limit = csv_min(vm->move.downtime_ms, FIRST_DOWNTIME_MS), stuck = 0;
-	uint64_t passes = 0, best = UINT64_MAX, end;
+	char text[200];
+	struct vm_converge *con = &vm->move.con;
+	uint64_t began = sched_now_ns(vm_sched(vm));
 
-	end = sched_now_ns(vm_sched(vm)) + (vm->move.timeout_ms ? vm->move.timeout_ms : TIMEOUT_MS) * NS_PER_MS;
+	vm_converge_init(con, first_ms(vm), budget_ms(vm, w->q), throttle_of(vm));
 	for (;;) {
-		const json_t *ram;
+		struct vm_converge_sample s;
+		enum vm_converge_act act;
 		json_t *r = NULL;
 
 		coro_sleep_ns(vm_sched(vm), WATCH_NS);
 		if (vm->freed || vm->q != w->q || !w->q->qmp || w->q->mig != VMSM_M_ACTIVE || vm->move.txid != w->txid)
 			break;
-		if (sched_now_ns(vm_sched(vm)) > end) {
+		/* migratord may say later how it is to be done */
+		con->budget_ms = budget_ms(vm, w->q);
+		if (sched_now_ns(vm_sched(vm)) > began + (vm->move.p.timeout_ms ? vm->move.p.timeout_ms : TIMEOUT_MS) * NS_PER_MS) {
 			give_up(vm, w->txid, "not done within its time limit");
 			break;
 		}
 		if (qmp_call(w->q->qmp, vm_sched(vm), "query-migrate", NULL, VM_QMP_MS, &r, NULL))
 			continue;
-		ram = json_object_get(r, "ram");
-		vm->move.remaining = num(ram, "remaining");
-		vm->move.total = num(ram, "total");
-		if (num(ram, "dirty-sync-count") > passes && ram) {
-			passes = num(ram, "dirty-sync-count");
-			if (passes > 2)		/* the first is everything */
-				stuck = vm->move.remaining < best ? 0 : stuck + 1;
-			best = passes > 1 ? csv_min(best, vm->move.remaining) : best;
-		}
+		s = sample_of(r);
+		vm->move.remaining = s.remaining;
+		vm->move.total = num(json_object_get(r, "ram"), "total");
 		json_decref(r);
+		act = vm_converge_look(con, &s);
 		vm->move.told_step = 0;		/* progress is news */
 		vm_move_step(vm, 2);
-		if (stuck < PASSES_WITHOUT_PROGRESS || !w->q->qmp)
-			continue;
-		stuck = 0;
-		if (!push(vm, w->q, &limit)) {
-			give_up(vm, w->txid, "the guest writes faster than the line takes, and its budget of a pause is used up");
+		if (act == VM_CONVERGE_PAUSE && w->q->qmp)
+			longer_pause(vm, w->q);
+		if (act == VM_CONVERGE_CANCEL) {
+			snprintf(text, sizeof(text), "the guest changes its memory faster than the line takes it: throttled to %u %%, a pause of %u ms was "
+				 "allowed and %u ms would be needed", con->throttle, con->limit_ms, con->need_ms);
+			give_up(vm, w->txid, text);
 			break;
 		}
 	}
@@ -348,13 +369,12 @@ void vm_migration_watch(struct vm *vm, struct vm_qemu *q)
 		csv_panic("out of memory");
 }
 
-void vm_migration_params(struct vm *vm, uint64_t txid, unsigned downtime_ms, uint64_t bandwidth_bps, unsigned timeout_ms)
+void vm_migration_params(struct vm *vm, uint64_t txid, const struct vm_move_params *p)
 {
 	if (vm->move.txid != txid)
 		vm_move_begin(vm, txid, 0);
-	vm->move.downtime_ms = downtime_ms;
-	vm->move.bandwidth_bps = bandwidth_bps;
-	vm->move.timeout_ms = timeout_ms;
+	vm->move.p = *p;
+	vm->move.asked = true;
 }
 
 /* ---- what it took ------------------------------------------------------------------------------------------------------------------ */
@@ -369,8 +389,9 @@ static void tell(struct vm *vm, const char *status)
 	static const char *const name[] = { "", "prepare", "transfer", "switchover", "complete", "handoff", "accept", "quit" };
 	const struct vm_move *m = &vm->move;
 	uint64_t now = clock_boot_ns(vm->h->env->clock), end = m->told_end && m->resume_ns ? m->resume_ns : now;
-	json_t *steps = json_array();
+	json_t *steps = json_array(), *o;
 	unsigned last = 0;
+	char text[80];
 
 	for (unsigned i = 1; i < VM_STEPS; i++) {
 		uint64_t until = now;
@@ -385,12 +406,21 @@ static void tell(struct vm *vm, const char *status)
 		json_array_append_new(steps, json_pack("{s:i, s:s, s:f}", "step", (int)i, "name", name[i], "ms", ms_between(m->at_ns[i], until)));
 		last = i;
 	}
-	vm->h->ops->migration(vm->h, vm, json_pack("{s:s, s:o, s:i, s:i, s:s, s:i, s:s, s:f, s:f, s:I, s:I, s:i, s:I, s:o}", "vm", vm->name,
+	o = json_pack("{s:s, s:o, s:i, s:i, s:s, s:i, s:s, s:f, s:f, s:I, s:I, s:i, s:I, s:o}", "vm", vm->name,
 		"txid", agent_u64(m->txid), "from", (int)vm->sm.conf.self, "to", (int)(m->to ? m->to : vm->sm.rec.peer), "status", status, "step",
 		(int)last, "reason", m->reason, "total_ms", ms_between(m->at_ns[1], end), "pause_ms", ms_between(m->stop_ns, m->resume_ns),
 		"stop_boot_ns", (json_int_t)m->stop_ns, "resume_boot_ns", (json_int_t)m->resume_ns, "percent",
 		m->total ? (int)(100 - 100 * csv_min(m->remaining, m->total) / m->total) : 0, "remaining_bytes", (json_int_t)m->remaining,
-		"steps", steps));
+		"steps", steps);
+	if (o && m->con.limit_ms) {
+		vm_converge_text(&m->con, first_ms(vm), text, sizeof(text));
+		json_object_set_new(o, "passes", json_integer((json_int_t)m->con.passes));
+		json_object_set_new(o, "needed_pause_ms", json_integer(m->con.need_ms));
+		json_object_set_new(o, "pause_limit_ms", json_integer(m->con.limit_ms));
+		json_object_set_new(o, "throttle_percent", json_integer(m->con.throttle));
+		json_object_set_new(o, "policy", json_string(text));
+	}
+	vm->h->ops->migration(vm->h, vm, o);
 }
 
 void vm_move_begin(struct vm *vm, uint64_t txid, uint32_t to)

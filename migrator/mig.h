@@ -55,6 +55,7 @@ struct mig_config {
 	uint64_t bandwidth_bps;		/* of one migration; 0: no limit */
 	unsigned downtime_ms;		/* the pause aimed at */
 	unsigned pause_budget_ms;	/* the longest pause that a migration may take to get through */
+	unsigned throttle_percent;	/* that a guest may be slowed down for it; 0: not at all */
 };
 
 /* The newest heartbeats of a node's lives on the disks: their sum changes while any of them beats. */

@@ -70,7 +70,7 @@ static void serve(struct mig *m, uint32_t from, const json_t *msg)
 {
 	struct served *s;
 
-	if (mig_int(msg, "node") != m->cfg.self)
+	if (mig_int(msg, "node") != m->cfg.self || !*mig_text(msg, "cmd") || mig_int(msg, "id") <= 0)
 		return;
 	s = malloc(sizeof(*s));
 	if (s)
@@ -190,7 +190,9 @@ static void ask_coro(void *arg)
 	json_t *reply;
 
 	free(arg);
-	reply = s.fn(&a);
+	reply = mig_job_again(s.m, a.id);	/* CA2: what it checks first has changed since, by that job */
+	if (!reply)
+		reply = s.fn(&a);
 	if (!reply)
 		reply = rpc_reply_error(RPC_FAILED, "out of memory");
 	mig_send_take(s.m, json_pack("{s:s, s:s, s:o}", "t", "rep", "id", a.id, "reply", reply));

@@ -33,6 +33,7 @@ struct mig_seen {
 	char vm[LEASE_NAME_BYTES];
 	struct lease l;
 	uint64_t since_ns;		/* in this state */
+	uint64_t begun_epoch;		/* of its last RECOVERING */
 	uint32_t failed_on;		/* where it failed to start last */
 	bool said_late;
 };
@@ -144,11 +145,21 @@ void mig_lease_story(struct mig *m, const struct lease *l, bool bulk)
 	}
 	if (l->reason == LEASE_REASON_START_FAILED && s->l.state == LEASE_RECOVERING)
 		s->failed_on = s->l.owner;
+	if (l->state == LEASE_RECOVERING)
+		s->begun_epoch = l->epoch;
 	s->l = *l;
 	if (l->state == LEASE_NONE) {
 		HASH_DEL(m->seen, s);
 		free(s);
 	}
+}
+
+bool mig_seen_begun(const struct mig *m, const char *vm, uint64_t epoch)
+{
+	struct mig_seen *s;
+
+	HASH_FIND_STR(m->seen, vm, s);
+	return s && s->begun_epoch == epoch;
 }
 
 void mig_seen_free(struct mig *m)

@@ -123,8 +123,6 @@ void mig_items_tell(struct mig *m);				/* all, after a view change */
 void mig_items_free(struct mig *m);
 /* Calls fn for all whose key begins with `prefix`; fn may not change items.  False from fn ends it. */
 void mig_items_each(const struct mig *m, const char *prefix, bool (*fn)(void *arg, const char *key, const json_t *value), void *arg);
-/* Keeps at most `max` finished ones (state other than "running"/"active") under a prefix, the oldest by "began_real_ms" go. */
-void mig_items_trim(struct mig *m, const char *prefix, unsigned max);
 
 /* mig_agent.c */
 /* In a coroutine.  0 with code, message, data (new reference, may be NULL); -ENOTCONN, -ETIMEDOUT. */
@@ -178,6 +176,8 @@ json_t *mig_job_start(const struct mig_ask *a, const char *kind, const char *obj
 void mig_job_step(struct mig_job *j, unsigned percent, const char *fmt, ...) csv_printf_like(3, 4);
 /* Ends it, once; `result` (taken) becomes csvctl's item.  fn returns right after. */
 void mig_job_done_take(struct mig_job *j, enum rpc_code code, json_t *result, const char *fmt, ...) csv_printf_like(4, 5);
+/* The same request again (CA2): the job that there is, as mig_job_start() said; NULL: none. */
+json_t *mig_job_again(struct mig *m, const char *id);
 json_t *mig_job_show(struct mig *m, const json_t *args);
 json_t *mig_job_list(struct mig *m, const json_t *args);
 /* Jobs whose leader is gone. */

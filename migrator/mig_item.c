@@ -9,6 +9,7 @@
  * Nothing here decides who may run: that is the leases'.  A value that two sides changed apart is the one of the higher revision.
  *
  * Invariants
+ *  MI3 Jobs and migrations: at most so many that are over, on every member; those that began first go.
  *  MI1 A revision is one more than the highest its maker has seen, so what was made knowing of another replaces it.  A restarted maker has
  *      seen nothing: when a value of its life before has the very revision, it makes its own anew.
  *  MI2 After a view change every member tells all it has; whoever was away, or missed the end of a view, has everything again.
@@ -36,6 +37,40 @@ const json_t *mig_item_get(const struct mig *m, const char *key)
 	return i && !json_is_null(i->value) ? i->value : NULL;
 }
 
+static void drop(struct mig *m, struct mig_item *i)
+{
+	HASH_DEL(m->items, i);
+	json_decref(i->value);
+	free(i);
+}
+
+static bool is_over(const struct mig_item *i)
+{
+	const char *st = mig_text(i->value, "state");
+
+	return strcmp(st, "running") && strcmp(st, "active") && strcmp(st, "queued");
+}
+
+/* MI3.  One that is told again by somebody slower goes again. */
+static void trim(struct mig *m, const struct mig_item *but)
+{
+	const char *prefix = !strncmp(but->key, "job/", 4) ? "job/" : !strncmp(but->key, "migration/", 10) ? "migration/" : NULL;
+	struct mig_item *i, *tmp, *old = NULL;
+	unsigned count = 0;
+
+	if (!prefix)
+		return;
+	HASH_ITER(hh, m->items, i, tmp) {
+		if (i == but || strncmp(i->key, prefix, strlen(prefix)) || !is_over(i))
+			continue;
+		count++;
+		if (!old || mig_int(i->value, "began_real_ms") < mig_int(old->value, "began_real_ms"))
+			old = i;
+	}
+	if (count >= (*prefix == 'j' ? MIG_JOBS_MAX : MIG_MIGRATIONS_MAX))
+		drop(m, old);
+}
+
 /* True: it is news. */
 static bool keep(struct mig *m, const char *key, uint64_t rev, uint32_t by, json_t *value)
 {
@@ -50,6 +85,7 @@ static bool keep(struct mig *m, const char *key, uint64_t rev, uint32_t by, json
 			return false;
 		snprintf(i->key, sizeof(i->key), "%s", key);
 		HASH_ADD_STR(m->items, key, i);
+		trim(m, i);
 	}
 	json_decref(i->value);
 	i->value = json_incref(value);
@@ -116,37 +152,6 @@ void mig_items_each(const struct mig *m, const char *prefix, bool (*fn)(void *ar
 	HASH_ITER(hh, m->items, i, tmp)
 		if (!strncmp(i->key, prefix, n) && !json_is_null(i->value) && !fn(arg, i->key, i->value))
 			break;
-}
-
-static void drop(struct mig *m, struct mig_item *i)
-{
-	HASH_DEL(m->items, i);
-	json_decref(i->value);
-	free(i);
-}
-
-/* Every member trims alike, soon enough; one that is told again by somebody slower goes again. */
-void mig_items_trim(struct mig *m, const char *prefix, unsigned max)
-{
-	size_t n = strlen(prefix);
-	struct mig_item *i, *tmp, *old;
-	unsigned count;
-
-	do {
-		count = 0;
-		old = NULL;
-		HASH_ITER(hh, m->items, i, tmp) {
-			const char *st = mig_text(i->value, "state");
-
-			if (strncmp(i->key, prefix, n) || !strcmp(st, "running") || !strcmp(st, "active"))
-				continue;
-			count++;
-			if (!old || mig_int(i->value, "began_real_ms") < mig_int(old->value, "began_real_ms"))
-				old = i;
-		}
-		if (count > max)
-			drop(m, old);
-	} while (count > max + 1);
 }
 
 void mig_items_free(struct mig *m)

@@ -43,7 +43,6 @@ static void run_coro(void *arg)
 	r->fn(&r->j);
 	if (!r->done)
 		mig_job_done_take(&r->j, RPC_BUG, NULL, "%s %s: the job has no end; this is a bug", r->j.kind, r->j.object);
-	mig_items_trim(r->j.m, "job/", MIG_JOBS_MAX);
 	json_decref(r->j.args);
 	json_decref(r->j.warnings);
 	free(r);
@@ -57,6 +56,15 @@ static json_t *accepted(const struct mig_ask *a, const char *kind)
 	json_object_set_new(reply, "job", json_string(a->id));
 	rpc_reply_add_take(reply, json_pack("{s:s, s:s}", "job", a->id, "state", "running"));
 	return reply;
+}
+
+json_t *mig_job_again(struct mig *m, const char *id)
+{
+	char key[MIG_KEY_MAX];
+	struct mig_ask a = { .m = m, .id = id };
+
+	snprintf(key, sizeof(key), "job/%s", id);
+	return mig_item_get(m, key) ? accepted(&a, mig_text(mig_item_get(m, key), "kind")) : NULL;
 }
 
 json_t *mig_job_start(const struct mig_ask *a, const char *kind, const char *object, void (*fn)(struct mig_job *j))
@@ -82,6 +90,8 @@ json_t *mig_job_start(const struct mig_ask *a, const char *kind, const char *obj
 	put(&r->j, base(&r->j, "running"));
 	if (mig_spawn(a->m, "job", run_coro, r)) {
 		mig_job_done_take(&r->j, RPC_FAILED, NULL, "out of memory");
+		json_decref(r->j.args);
+		json_decref(r->j.warnings);
 		free(r);
 	}
 	return accepted(a, kind);
@@ -160,7 +170,7 @@ json_t *mig_job_list(struct mig *m, const json_t *args)
 
 /* ---- a new leader ------------------------------------------------------------------------------------------------------------------------- */
 
-struct orphans { struct mig *m; char key[16][MIG_KEY_MAX]; unsigned n; };
+struct orphans { struct mig *m; char key[MIG_JOBS_MAX][MIG_KEY_MAX]; unsigned n; };
 
 static bool find_orphan(void *arg, const char *key, const json_t *value)
 {
@@ -173,21 +183,35 @@ static bool find_orphan(void *arg, const char *key, const json_t *value)
 	return true;
 }
 
+/* A VM that was being deleted: what is left of it is a VM again, or its definition is gone. */
+static void deleting_ends(struct mig *m, const json_t *job)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "deleting/%.*s", LEASE_NAME_BYTES, mig_text(job, "object"));
+	if (!strcmp(mig_text(job, "kind"), "delete") && mig_item_get(m, key))
+		mig_item_put_take(m, key, NULL);
+}
+
 void mig_jobs_view(struct mig *m)
 {
-	struct orphans o = { .m = m };
+	struct orphans *o = mig_is_leader(m) ? calloc(1, sizeof(*o)) : NULL;
 
-	if (!mig_is_leader(m))
+	if (!o)
 		return;
-	mig_items_each(m, "job/", find_orphan, &o);
-	for (unsigned i = 0; i < o.n; i++) {
-		json_t *v = json_deep_copy(mig_item_get(m, o.key[i]));
+	o->m = m;
+	mig_items_each(m, "job/", find_orphan, o);
+	for (unsigned i = 0; i < o->n; i++) {
+		json_t *v = json_deep_copy(mig_item_get(m, o->key[i]));
+
+		deleting_ends(m, v);
 
 		json_object_set_new(v, "state", json_string("failed"));
 		json_object_set_new(v, "code", json_integer(RPC_NO_QUORUM));
 		json_object_set_new(v, "message", json_sprintf("%s %s: its leader, %s, was lost meanwhile; what it began goes on by itself; "
 							       "see: csvctl vm list, csvctl event list", mig_text(v, "kind"),
 							       mig_text(v, "object"), mig_node_name(m, (uint32_t)mig_int(v, "by"))));
-		mig_item_put_take(m, o.key[i], v);
+		mig_item_put_take(m, o->key[i], v);
 	}
+	free(o);
 }

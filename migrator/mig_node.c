@@ -2,7 +2,7 @@
 /*
  * mig_node.c - nodes as places for VMs: emptied, used again, left; and counted when they are lost.
  *
- *	node/N	{"drained": bool, "losses": [real ms...], "quarantined_until_real_ms"}
+ *	node/N	{"drained": bool, "left": bool, "left_incarnation", "losses": [real ms...], "quarantined_until_real_ms"}
  *
  * Invariants
  *  ND1 Draining never stops a VM: one that cannot move stays, and the answer says why (for each).
@@ -19,6 +19,8 @@
 #include <stdlib.h>
 
 #define LOSSES_MAX 3
+#define ROUNDS_MAX 5u
+#define START_NS (60 * NS_PER_SEC)
 #define HOUR_MS 3600000ll
 #define QUARANTINE_MS (2 * HOUR_MS)
 
@@ -116,6 +118,24 @@ static void owned(struct mig *m, uint32_t nodeid, struct names *ret)
 			snprintf(ret->vm[ret->n++], LEASE_NAME_BYTES, "%s", leasedb_at(db, i)->vm);
 }
 
+/* Waits for what is on its way there; then what is there, 0: nothing. */
+static unsigned coming(struct mig *m, uint32_t nodeid, struct names *ret)
+{
+	struct leasedb *db = mig_leases_db(m);
+	uint64_t end = mig_now(m) + START_NS;
+	bool on_its_way = true;
+
+	while (on_its_way && mig_now(m) < end) {
+		on_its_way = false;
+		for (uint32_t i = 0; i < leasedb_count(db); i++)
+			on_its_way |= lease_is_intent(leasedb_at(db, i)) && leasedb_at(db, i)->peer == nodeid;
+		if (on_its_way)
+			mig_wait_change(m, mig_now(m) + NS_PER_SEC);
+	}
+	owned(m, nodeid, ret);
+	return ret->n;
+}
+
 static void stays(json_t *list, const char *vm, const char *why)
 {
 	json_array_append_new(list, json_pack("{s:s, s:s}", "vm", vm, "reason", why));
@@ -125,10 +145,18 @@ static void move_away(struct mig_job *j, uint32_t nodeid, const char *vm, json_t
 {
 	struct mig *m = j->m;
 	const struct lease *l = mig_lease(m, vm);
+	uint64_t end = mig_now(m) + START_NS;
 	json_t *result = NULL;
 	char text[600];
 	uint32_t to;
 
+	/* One that is just being started, or comes by a migration, first has to be there. */
+	while (l && l->owner == nodeid && (l->state == LEASE_RECOVERING || l->state == LEASE_HANDOFF || (l->state == LEASE_RUNNING && l->txid)) &&
+	       mig_now(m) < end) {
+		mig_job_step(j, j->percent, "waits: something else changes %s just now", vm);
+		mig_wait_change(m, mig_now(m) + NS_PER_SEC);
+		l = mig_lease(m, vm);
+	}
 	if (!l || l->owner != nodeid || l->state <= LEASE_FREE)
 		return;
 	to = mig_place(m, vm, 0, nodeid, text, sizeof(text));
@@ -154,10 +182,12 @@ static enum rpc_code drain(struct mig_job *j, uint32_t nodeid, json_t *moved, js
 	flags_put(j->m, nodeid, f);
 	if (!n)
 		return RPC_FAILED;
-	owned(j->m, nodeid, n);
-	for (unsigned i = 0; i < n->n; i++) {
-		mig_job_step(j, i * 100 / n->n, "moving %s (%u of %u)", n->vm[i], i + 1, n->n);
-		move_away(j, nodeid, n->vm[i], moved, stayed);
+	/* What was on its way there when it was drained comes all the same, and goes in the next round. */
+	for (unsigned round = 0; round < ROUNDS_MAX && !json_array_size(stayed) && coming(j->m, nodeid, n); round++) {
+		for (unsigned i = 0; i < n->n; i++) {
+			mig_job_step(j, i * 100 / n->n, "moving %s (%u of %u)", n->vm[i], i + 1, n->n);
+			move_away(j, nodeid, n->vm[i], moved, stayed);
+		}
 	}
 	free(n);
 	return json_array_size(stayed) ? RPC_PARTIAL : RPC_OK;
@@ -311,6 +341,7 @@ static void shutdown_job(struct mig_job *j)
 	}
 	f = flags_of(m, nodeid);
 	json_object_set_new(f, "left", json_true());
+	json_object_set_new(f, "left_incarnation", mig_hex(mig_leases_incarnation(m, nodeid)));
 	flags_put(m, nodeid, f);
 	mig_event(m, "info", mig_node_name(m, nodeid), "", "leaves in order: no VM is on it");
 	mig_job_done_take(j, RPC_OK, result_of(m, nodeid, "left", moved, stayed), "%s", "");
@@ -349,7 +380,9 @@ void mig_node_view(struct mig *m)
 	snprintf(key, sizeof(key), "away/%u", m->cfg.self);
 	if (mig_item_get(m, key))
 		mig_item_put_take(m, key, NULL);
-	if (m->cfg.left || !json_is_true(json_object_get(mig_node_flags(m, m->cfg.self), "left")))
+	/* Not the life that is just about to leave. */
+	if (m->cfg.left || !json_is_true(json_object_get(mig_node_flags(m, m->cfg.self), "left")) ||
+	    mig_hex_get(mig_node_flags(m, m->cfg.self), "left_incarnation") == m->cfg.incarnation)
 		return;
 	f = flags_of(m, m->cfg.self);
 	json_object_del(f, "left");

@@ -155,7 +155,8 @@ mig_fn_leader *mig_verb_of_leader(const char *verb)
 {
 	static const struct { const char *verb; mig_fn_leader *fn; } t[] = {
 		{ "vm.create", mig_vm_create }, { "vm.start", mig_vm_start }, { "vm.stop", mig_vm_stop }, { "vm.delete", mig_vm_delete },
-		{ "vm.show", mig_vm_show }, { "migration.start", mig_move_start }, { "migration.plan", mig_move_plan }, { "ha.set", mig_ha_set },
+		{ "vm.show", mig_vm_show }, { "migration.start", mig_move_start }, { "migration.plan", mig_move_plan },
+		{ "migration.cancel", mig_move_cancel }, { "ha.set", mig_ha_set },
 		{ "node.drain", mig_node_drain }, { "node.resume", mig_node_resume }, { "node.shutdown", mig_node_shutdown },
 		{ "node.confirm-fenced", mig_proof_confirm },
 	};

@@ -390,10 +390,10 @@ static void stop_job(struct mig_job *j)
 		}
 		mig_job_step(j, 50, asked ? "switching it off" : "the guest is asked to shut down");
 		if (l && !asked && l->state == LEASE_RUNNING && mig_now(m) >= kill_ns) {
-			asked = true;
-			mig_call(m, l->owner, "vm.kill", json_pack("{s:s}", "vm", vm), WANT_MS, &a);
+			asked = !mig_call(m, l->owner, "vm.kill", json_pack("{s:s}", "vm", vm), WANT_MS, &a) && !a.code;
 			mig_answer_done(&a);
-			continue;
+			if (asked)
+				continue;
 		}
 		mig_wait_change(m, mig_now(m) + 500 * NS_PER_MS);
 	}

@@ -56,6 +56,8 @@ json_t *mig_ha_set(const struct mig_ask *a);
 /* What was committed; the leader makes events of it.  bulk: of the whole table, what is met for the first time is no news. */
 void mig_lease_story(struct mig *m, const struct lease *l, bool bulk);
 void mig_seen_free(struct mig *m);
+/* In this epoch it was begun anew: what runs is no migrated one. */
+bool mig_seen_begun(const struct mig *m, const char *vm, uint64_t epoch);
 
 /* ---- mig_def.c: what is defined on the volume, as the leader knows it (items def/NAME) ---------------------------------------------------- */
 
@@ -97,6 +99,7 @@ json_t *mig_move_start(const struct mig_ask *a);
 json_t *mig_move_list(struct mig *m, const json_t *args);
 json_t *mig_move_show(struct mig *m, const json_t *args);
 json_t *mig_move_plan(const struct mig_ask *a);
+json_t *mig_move_cancel(const struct mig_ask *a);
 void mig_move_news(struct mig *m, const json_t *d);		/* an agent's "migration" event */
 /* In a job: migrates and waits.  rpc code with text; ret_result: the migration's item. */
 enum rpc_code mig_move_run(struct mig_job *j, const char *vm, uint32_t to, char *ret_text, size_t size, json_t **ret_result);

@@ -40,6 +40,7 @@ static const char usage[] =
 	"  --bandwidth BITS     limit of one migration, bits a second, or with K, M, G (default: none)\n"
 	"  --downtime MS        the pause that a migration aims at (default 30)\n"
 	"  --pause-budget MS    the longest pause it may take to get through at all (default 500)\n"
+	"  --throttle PERCENT   how far a guest may be slowed down that changes its memory too fast, 0: not at all (default 80)\n"
 	"  --debug              log more\n"
 	"  --help, --version\n"
 	"\n"
@@ -62,13 +63,14 @@ int migratord_options_parse(int argc, char **argv, struct migratord_options *ret
 		{ "fence", required_argument, NULL, 'f' }, { "agent", required_argument, NULL, 'a' }, { "state", required_argument, NULL, 's' },
 		{ "parallel", required_argument, NULL, 'p' }, { "bandwidth", required_argument, NULL, 'b' },
 		{ "downtime", required_argument, NULL, 'd' }, { "pause-budget", required_argument, NULL, 'g' },
+		{ "throttle", required_argument, NULL, 't' },
 		{ "debug", no_argument, NULL, 'D' }, { "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c, rc = 0;
 
 	*ret = (struct migratord_options){ .fence_conf = "/etc/csvfs/fence.conf", .agent = AGENT_SOCKET, .state_dir = "/var/lib/csvfs",
-					   .parallel = 1, .downtime_ms = 30, .budget_ms = 500 };
+					   .parallel = 1, .downtime_ms = 30, .budget_ms = 500, .throttle_percent = 80 };
 	opterr = 0;
 	while (!rc && (c = getopt_long(argc, argv, "h", opts, NULL)) != -1) {
 		switch (c) {
@@ -78,6 +80,7 @@ int migratord_options_parse(int argc, char **argv, struct migratord_options *ret
 		case 'p': rc = number("parallel", optarg, 1, 64, &ret->parallel, err); break;
 		case 'd': rc = number("downtime", optarg, 1, 60000, &ret->downtime_ms, err); break;
 		case 'g': rc = number("pause-budget", optarg, 1, 60000, &ret->budget_ms, err); break;
+		case 't': rc = number("throttle", optarg, 0, 99, &ret->throttle_percent, err); break;
 		case 'b':
 			if (csv_size_parse(optarg, &ret->bandwidth_bps))
 				rc = csv_err_set(err, -EINVAL, "--bandwidth %s: must be a number, or one with K, M or G", optarg);
@@ -244,7 +247,8 @@ int migratord_config_read(const struct migratord_options *o, struct rnd_port *rn
 	ret->parallel = o->parallel;
 	ret->bandwidth_bps = o->bandwidth_bps;
 	ret->downtime_ms = o->downtime_ms;
-	ret->pause_budget_ms = o->budget_ms;
+	ret->pause_budget_ms = csv_max(o->budget_ms, o->downtime_ms);
+	ret->throttle_percent = o->throttle_percent;
 	rc = read_nodes(ret, err);
 	if (!rc)
 		rc = incarnation_read(rnd, &ret->incarnation, err);

@@ -22,7 +22,7 @@
 
 struct migratord_options {
 	const char *fence_conf, *agent, *state_dir;
-	unsigned parallel, downtime_ms, budget_ms;
+	unsigned parallel, downtime_ms, budget_ms, throttle_percent;
 	uint64_t bandwidth_bps;		/* bits */
 	bool debug;
 };

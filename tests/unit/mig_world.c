@@ -652,6 +652,7 @@ static void daemon_up(struct mw_node *n)
 {
 	struct mw *w = n->w;
 	struct mig_config c = { .self = n->id, .incarnation = n->inc, .n_nodes = MW_NODES, .parallel = 1, .downtime_ms = 30, .pause_budget_ms = 500,
+				.throttle_percent = 80,
 				.left = n->left };
 	struct csv_err err = CSV_ERR_INIT;
 

@@ -116,6 +116,7 @@ enum rpc_code cc_vm_console(struct cc *cc);
 enum rpc_code cc_migration_start(struct cc *cc);
 enum rpc_code cc_migration_list(struct cc *cc);
 enum rpc_code cc_migration_show(struct cc *cc);
+enum rpc_code cc_migration_cancel(struct cc *cc);
 enum rpc_code cc_migration_plan(struct cc *cc);
 enum rpc_code cc_ha_status(struct cc *cc);
 enum rpc_code cc_ha_enable(struct cc *cc);

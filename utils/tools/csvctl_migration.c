@@ -28,6 +28,11 @@ enum rpc_code cc_migration_show(struct cc *cc)
 	return cc_ask_migrator(cc, "migration.show", json_pack("{s:s}", "id", cc->arg[0]));
 }
 
+enum rpc_code cc_migration_cancel(struct cc *cc)
+{
+	return cc_ask_migrator(cc, "migration.cancel", json_pack("{s:s, s:b}", "id", cc->arg[0], "dry_run", cc->dry_run));
+}
+
 enum rpc_code cc_migration_plan(struct cc *cc)
 {
 	return cc_ask_migrator(cc, "migration.plan", where_args(cc));

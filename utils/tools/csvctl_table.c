@@ -274,6 +274,13 @@ const struct cc_cmd cc_cmds[] = {
 		.cols = MIGRATION_COLS,
 	},
 	{
+		.noun = "migration", .verb = "cancel", .run = cc_migration_cancel, .args = "ID", .args_min = 1, .args_max = 1, .change = true, .pairs = true,
+		.help = "cancel a live migration; the virtual machine runs on where it is",
+		.text = "ID: of the migration, or the name of a virtual machine that is being migrated. One that waits for others is taken from the "
+			"queue. Refused (4) when it is past its switch-over.",
+		.cols = MIGRATION_COLS,
+	},
+	{
 		.noun = "migration", .verb = "plan", .run = cc_migration_plan, .args = "VM", .args_min = 1, .args_max = 1, .pairs = true,
 		.help = "predict how long a migration would take, its pause, and whether it would get through",
 		.text = "Measures for a second how fast the guest changes its memory, and reckons with the speed of the link.",
