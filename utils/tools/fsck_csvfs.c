@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #define PROGRESS_NS (200 * NS_PER_MS)
 
 /* fsck(8) */
-enum { FSCK_OK = 0, FSCK_FIXED = 1, FSCK_LEFT = 4, FSCK_FAILED = 8, FSCK_USAGE = 16 };
+enum { FSCK_OK = 0, FSCK_FIXED = 1, FSCK_LEFT = 4, FSCK_FAILED = 8, FSCK_USAGE = 16, FSCK_CANCELLED = 32 };
 
 struct tool {
 	const char *path;
@@ -52,7 +53,26 @@ static void usage(FILE *out)
 	      "  -f      accepted as by other checkers; the check is always complete\n"
 	      "  -h, -V  this text; version\n"
 	      "\n"
-	      "exit: 0 in order, 1 repaired, 4 errors are left, 8 the check could not be made, 16 usage\n", out);
+	      "exit: 0 in order, 1 repaired, 4 errors are left, 8 the check could not be made, 16 usage, 32 cancelled\n", out);
+}
+
+/* A check has nothing to put away; of a repair the copies that were written are good, and the next one finds the rest. */
+static void on_signal(int sig)
+{
+	static const char text[] = "\nfsck.csvfs: cancelled; nothing is half done, begin anew whenever you like\n";
+	ssize_t r = write(STDERR_FILENO, text, sizeof(text) - 1);
+
+	(void)sig;
+	(void)r;
+	_exit(FSCK_CANCELLED);
+}
+
+static void signals(void)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
 }
 
 static void hide_progress(struct tool *t)
@@ -106,14 +126,21 @@ static int check(struct tool *t)
 	return r;
 }
 
-/* Who has it: a living node, or one that never released its slot. */
-static int refuse_mounted(struct tool *t)
+static int refuse_alive(struct tool *t)
 {
 	char who[160];
 	int r = check_alive(t->blk, ALIVE_MS, who, sizeof(who), &t->err);
 
 	if (r > 0)
 		return csv_err_set(&t->err, -EBUSY, "it is mounted: %s writes heartbeats; unmount it on every node first, or use -n", who);
+	return r;
+}
+
+/* Who has it: a living node (looked for again where the check took its time), or one that never released its slot. */
+static int refuse_mounted(struct tool *t, uint64_t took_ns)
+{
+	int r = took_ns > ALIVE_MS * NS_PER_MS ? refuse_alive(t) : 0;
+
 	if (r < 0)
 		return r;
 	if (t->res.slots_active)
@@ -127,10 +154,13 @@ static int refuse_mounted(struct tool *t)
 static void work(void *arg)
 {
 	struct tool *t = arg;
-	int r = check(t), fixed = 0;
+	int r = t->fix ? refuse_alive(t) : 0, fixed = 0;
+	uint64_t begin_ns = clock_mono_ns(&t->clock);
 
+	if (!r)
+		r = check(t);
 	if (!r && t->fix)
-		r = refuse_mounted(t);
+		r = refuse_mounted(t, clock_mono_ns(&t->clock) - begin_ns);
 	if (!r && t->fix && t->res.super_bad) {
 		fixed = r = check_repair_super(t->blk, &t->err);
 		if (r > 0) {
@@ -191,6 +221,7 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return FSCK_USAGE;
 	}
+	signals();
 	t.path = argv[optind];
 	t.tty = isatty(STDERR_FILENO);
 	t.opt = (struct check_options){ .report = report, .progress = progress, .arg = &t };

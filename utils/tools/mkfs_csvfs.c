@@ -12,6 +12,7 @@
 #include <glob.h>
 #include <limits.h>
 #include <mntent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,8 @@
 #define WATCH_MS 2000u			/* csvfsd beats every 500 ms */
 #define PROGRESS_NS (200 * NS_PER_MS)
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+static volatile sig_atomic_t writing;
 
 struct tool {
 	const char *path;
@@ -56,7 +58,9 @@ static void usage(FILE *out)
 	      "  -n SLOTS        nodes that can mount it at once: 1 to 64, default 8\n"
 	      "  -j JOURNAL_MIB  journal of each slot: 4 to 1024 MiB, default 64 (less on a small device)\n"
 	      "  -f              even where there is something on it (never over a volume that is mounted)\n"
-	      "  -h, -V          this text; version\n", out);
+	      "  -h, -V          this text; version\n"
+	      "\n"
+	      "exit: 0 made, 1 refused or failed, 2 usage, 130 interrupted\n", out);
 }
 
 /* ---- who uses it on this node ---------------------------------------------------------------------------------------------------- */
@@ -160,6 +164,26 @@ out:
 	return rc;
 }
 
+/* Until the last write there is no superblock, so half a volume is none. */
+static void on_signal(int sig)
+{
+	static const char before[] = "\nmkfs.csvfs: interrupted; nothing was written\n";
+	static const char during[] = "\nmkfs.csvfs: interrupted; what was there is lost, and there is no volume yet: run it again\n";
+	ssize_t r = writing ? write(STDERR_FILENO, during, sizeof(during) - 1) : write(STDERR_FILENO, before, sizeof(before) - 1);
+
+	(void)sig;
+	(void)r;
+	_exit(EXIT_INTERRUPTED);
+}
+
+static void signals(void)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+}
+
 /* ---- the work ---------------------------------------------------------------------------------------------------------------------- */
 
 static void show_progress(void *arg, uint32_t done, uint32_t groups)
@@ -184,8 +208,11 @@ static void work(void *arg)
 	t->rc = csvfs_mkfs_plan(t->blk->size_bytes, t->blk->min_io, &t->opt, &plan, &t->err);
 	if (!t->rc)
 		t->rc = csvfs_mkfs_check(t->blk, t->force, WATCH_MS, &t->err);
+	if (!t->rc && t->force)
+		writing = 1;
 	if (!t->rc)
 		t->rc = check_signatures(t, t->force);
+	writing = 1;
 	if (!t->rc)
 		t->rc = csvfs_mkfs(t->blk, &t->opt, &t->geom, &t->err);
 	loop_stop(t->loop);
@@ -293,6 +320,7 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return EXIT_USAGE;
 	}
+	signals();
 	t.path = argv[optind];
 	uuid_generate(t.opt.uuid);
 	if (getrandom(t.opt.hash_key, sizeof(t.opt.hash_key), 0) != (ssize_t)sizeof(t.opt.hash_key)) {
