@@ -428,6 +428,7 @@ void vm_move_begin(struct vm *vm, uint64_t txid, uint32_t to)
 	if (vm->move.txid != txid) {
 		vm->move = (struct vm_move){ .txid = txid };
 		vm->move.at_ns[1] = clock_boot_ns(vm->h->env->clock);
+		log_to(vm->h->env->log, LOG_L_INFO, "%s: migration %016" PRIx64 ": step 1", vm->name, txid);
 	}
 	if (to) {
 		vm->move.to = to;
@@ -441,8 +442,10 @@ void vm_move_step(struct vm *vm, unsigned step)
 
 	if (!m->txid || m->told_end || (step > 2 && !m->at_ns[2]))
 		return;
-	if (!m->at_ns[step])
+	if (!m->at_ns[step]) {
 		m->at_ns[step] = clock_boot_ns(vm->h->env->clock);
+		log_to(vm->h->env->log, LOG_L_INFO, "%s: migration %016" PRIx64 ": step %u", vm->name, m->txid, step);
+	}
 	if (step > m->told_step) {
 		m->told_step = step;
 		tell(vm, "active");

@@ -65,7 +65,7 @@ static void copy_news(json_t *v, const json_t *d)
 					    "passes", "needed_pause_ms", "pause_limit_ms", "throttle_percent", "policy" };
 	json_t *x;
 
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+	for (size_t i = is_active(v) ? 0 : 2; i < ARRAY_SIZE(keys); i++) {	/* step and percent of one that is over are known */
 		x = json_object_get(d, keys[i]);
 		if (!x || json_is_null(x) || (json_is_array(x) && json_array_size(x) < json_array_size(json_object_get(v, keys[i]))))
 			continue;
