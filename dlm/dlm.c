@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * dlm.c - life of a lock manager, the way of a message in and out, statistics.
+ * dlm.c - life of a lock manager, the way of a message in and out.
  *
  *	mesh message -> header checked -> recovery decides whether its time has come (dlm_recover.c) -> dlm_service()
  *
@@ -148,6 +148,24 @@ void dlm_service(struct dlm *d, struct cluster_node from, const struct dlm_msg *
 	case DLM_M_CANCEL:
 		dlm_res_cancel(d, from, m);
 		break;
+	case DLM_M_CONVERT:
+		dlm_conv_request(d, from, m);
+		break;
+	case DLM_M_DEMOTE:
+		dlm_client_demote(d, from, m);
+		break;
+	case DLM_M_MOVE:
+		dlm_dir_move(d, from, m);
+		break;
+	case DLM_M_MOVED:
+		dlm_move_done(d, from, m);
+		break;
+	case DLM_M_PROBE:
+		dlm_chase_probe(d, from, m);
+		break;
+	case DLM_M_CHASE:
+		dlm_chase_holder(d, from, m);
+		break;
 	}
 }
 
@@ -203,6 +221,8 @@ struct dlm *dlm_new(struct env *env, const struct dlm_events *ev)
 	CDS_INIT_LIST_HEAD(&d->held);
 	CDS_INIT_LIST_HEAD(&d->strays);
 	job_init(&d->due_job, dlm_due);
+	dlm_chase_init(d);
+	dlm_hold_init(d);
 	cluster_register(env->cluster, CHAN_DLM, &u);
 	mesh_register(env->mesh, CHAN_DLM, on_mesh, d);
 	return d;
@@ -219,8 +239,11 @@ void dlm_free(struct dlm *d)
 	sched_unpost(d->env->sched, &d->due_job);
 	dlm_recover_suspend(d);
 	sched_unpost(d->env->sched, &d->due_job);
+	timer_del(d->env->sched, &d->probe_timer);
+	timer_del(d->env->sched, &d->rest_timer);
 	HASH_ITER(hh, d->clients, c, ctmp) {
 		HASH_DEL(d->clients, c);
+		free(c->chase);
 		c->l->priv = NULL;
 		free(c);
 	}
@@ -275,72 +298,4 @@ void dlm_leave(struct dlm *d, void (*done)(void *arg), void *arg)
 bool dlm_is_recovered(const struct dlm *d)
 {
 	return dlm_running(d);
-}
-
-/* ---- to be seen ---------------------------------------------------------------------------------------------------- */
-
-void dlm_stats(const struct dlm *d, struct dlm_stats *ret)
-{
-	struct dlm_res *r, *tmp;
-	struct dlm_lkb *k;
-
-	*ret = d->st;
-	ret->resources = HASH_COUNT(d->resources);
-	ret->locks = HASH_COUNT(d->clients);
-	ret->phantoms = ret->waiting = 0;
-	HASH_ITER(hh, d->resources, r, tmp) {
-		cds_list_for_each_entry(k, &r->granted, node)
-			ret->phantoms += k->phantom;
-		cds_list_for_each_entry(k, &r->waiting, node)
-			ret->waiting++;
-	}
-}
-
-const char *dlm_bad_reason(const struct dlm *d)
-{
-	return d->bad;
-}
-
-static void to_info(struct dlm *d, const struct dlm_lkb *k, bool waiting, struct dlm_holder_info *ret)
-{
-	ret->nodeid = k->who.nodeid;
-	ret->incarnation = k->who.incarnation;
-	ret->granted = waiting ? DLM_NL : k->mode;
-	ret->wanted = k->mode;
-	ret->phantom = k->phantom;
-	ret->waiting = waiting;
-	ret->since_ms = (dlm_now_ns(d) - k->since_ns) / NS_PER_MS;
-}
-
-void dlm_walk(struct dlm *d, bool (*fn)(void *arg, const uint8_t *name, uint8_t name_len, const struct dlm_holder_info *h,
-					uint32_t n), void *arg)
-{
-	struct dlm_holder_info *info = NULL;
-	struct dlm_res *r, *tmp;
-	uint32_t room = 0;
-	bool more = true;
-
-	HASH_ITER(hh, d->resources, r, tmp) {
-		struct dlm_lkb *k;
-		uint32_t n = 0;
-
-		cds_list_for_each_entry(k, &r->granted, node)
-			n++;
-		cds_list_for_each_entry(k, &r->waiting, node)
-			n++;
-		if (n > room) {
-			free(info);
-			room = n * 2;
-			info = dlm_alloc(room * sizeof(*info));
-		}
-		n = 0;
-		cds_list_for_each_entry(k, &r->granted, node)
-			to_info(d, k, false, &info[n++]);
-		cds_list_for_each_entry(k, &r->waiting, node)
-			to_info(d, k, true, &info[n++]);
-		more = fn(arg, r->name.b, r->name.len, info, n);
-		if (!more)
-			break;
-	}
-	free(info);
 }

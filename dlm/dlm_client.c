@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * dlm_client.c - the caller's locks: requests, downgrades, cancel, and what comes back.
+ * dlm_client.c - the caller's locks: requests, conversions, downgrades, cancel, and what comes back.
  *
  * What a request does at each point, and what a membership change does to it:
  *
@@ -8,7 +8,13 @@
  *	UNSENT		no usable view				-				stays
  *	DIR		dir1 asked, master unknown		GRANT REFUSED QUEUED MASTER_YOU	-> UNSENT
  *	MASTER		master asked				GRANT REFUSED CANCELLED RETRY	-> UNSENT
+ *			(the only state of a conversion		  DEMOTE
+ *			besides UNSENT)
  *	IDLE		NL, or granted				BAST				reported by recovery
+ *
+ * A conversion holds its old mode on the way, and recovery reports that.  Demoted to NL it has none, and after a view change goes on
+ * as a plain request.  Cancelling ends it with the old mode, whatever is left of that; in UNSENT at once, in DIR as soon as the
+ * master is known, in MASTER by a message that crosses the answer: what comes first counts.
  *
  * Invariants
  *  1. l->granted is what this node may do, always: it grows only when a GRANT of the current view arrives, and falls at once
@@ -29,7 +35,7 @@ struct dlm_client *dlm_client_find(struct dlm *d, const struct dlm_name *name)
 	return c;
 }
 
-static void make_due(struct dlm *d, struct dlm_client *c)
+void dlm_client_due(struct dlm *d, struct dlm_client *c)
 {
 	if (!c->is_due) {
 		c->is_due = true;
@@ -43,11 +49,13 @@ void dlm_client_finish(struct dlm *d, struct dlm_client *c, int status)
 	csv_assert(c->l->busy && !c->done_due);
 	cds_list_del(&c->order);
 	c->state = DLM_C_IDLE;
-	c->cancel = false;
+	c->cancel = c->deadlock = c->converting = false;
+	free(c->chase);
+	c->chase = NULL;
 	c->status = status;
 	c->done_due = true;
 	c->since_ns = dlm_now_ns(d);
-	make_due(d, c);
+	dlm_client_due(d, c);
 	dlm_dir_early_done(d, &c->name);
 }
 
@@ -59,6 +67,17 @@ void dlm_client_send(struct dlm *d, struct dlm_client *c)
 			     .flags = dlm_wire_flags(c->flags) };
 	uint32_t to, dir2;
 
+	c->sent_ns = dlm_now_ns(d);
+	if (c->converting) {
+		csv_assert(dlm_part_is(d, c->master));		/* who holds knows its master */
+		m.type = DLM_M_CONVERT;
+		m.reqid = c->convid;
+		m.gen = c->reqid;
+		c->state = DLM_C_MASTER;
+		dlm_send(d, c->master.nodeid, &m);
+		return;
+	}
+	m.flags &= ~DLM_F_DEMOTE;
 	if (dlm_res_find(d, &c->name))
 		c->master = d->me;
 	else if (node_eq(c->master, d->me) || !dlm_part_is(d, c->master))
@@ -76,7 +95,7 @@ void dlm_client_send(struct dlm *d, struct dlm_client *c)
 
 static void send_cancel(struct dlm *d, struct dlm_client *c)
 {
-	struct dlm_msg m = { .type = DLM_M_CANCEL, .name = c->name, .reqid = c->reqid };
+	struct dlm_msg m = { .type = DLM_M_CANCEL, .name = c->name, .reqid = dlm_client_reqid(c) };
 
 	dlm_send(d, c->master.nodeid, &m);
 }
@@ -101,7 +120,8 @@ void dlm_lock_init(struct dlm *d, struct dlm_lock *l, const void *name, uint8_t 
 	memcpy(l->name, name, name_len);
 	l->name_len = name_len;
 	l->granted = l->wanted = DLM_NL;
-	l->busy = false;
+	l->busy = l->demoted = false;
+	l->owner = 0;
 	memset(l->lvb, 0, sizeof(l->lvb));
 	l->lvb_valid = false;
 	l->lvb_seq = 0;
@@ -124,11 +144,26 @@ void dlm_lock_done(struct dlm *d, struct dlm_lock *l)
 	csv_assert(c && l->granted == DLM_NL && !l->busy);
 	if (c->is_due)
 		cds_list_del(&c->due);
+	dlm_hold_forget(d, c);
 	if (c->master.incarnation && !node_eq(c->master, d->me))
 		*guess_of(d, &c->name) = (struct dlm_guess){ c->name, c->master };
 	HASH_DEL(d->clients, c);
 	l->priv = NULL;
 	free(c);
+}
+
+static void ask(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned flags)
+{
+	struct dlm_client *c = l->priv;
+
+	l->busy = true;
+	l->demoted = false;
+	l->wanted = mode;
+	c->flags = flags;
+	c->cancel = c->deadlock = c->converting = false;
+	c->since_ns = dlm_now_ns(d);
+	c->state = DLM_C_UNSENT;
+	cds_list_add_tail(&c->order, &d->asked);
 }
 
 void dlm_request(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned flags)
@@ -137,15 +172,9 @@ void dlm_request(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned
 
 	csv_assert(c && !l->busy && l->granted == DLM_NL && (unsigned)mode <= DLM_EX);
 	d->st.requests++;
-	l->busy = true;
-	l->wanted = mode;
-	c->flags = flags;
 	c->reqid = ++d->next_reqid;
-	c->cancel = false;
-	c->since_ns = dlm_now_ns(d);
-	c->state = DLM_C_UNSENT;
 	c->bast_due = DLM_NL;
-	cds_list_add_tail(&c->order, &d->asked);
+	ask(d, l, mode, flags & ~DLM_DEMOTE);
 	if (mode == DLM_NL)
 		dlm_client_finish(d, c, 0);		/* goes with everything: nobody needs to know */
 	else if (d->state == DLM_S_PURGED || d->left || d->leaving)
@@ -154,6 +183,38 @@ void dlm_request(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned
 		dlm_client_send(d, c);
 	if (c->state != DLM_C_IDLE && dlm_running(d) && !node_eq(c->master, d->me))
 		d->st.remote_requests++;
+	dlm_chase_asked(d, c);
+}
+
+void dlm_convert(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode, unsigned flags)
+{
+	struct dlm_client *c = l->priv;
+
+	csv_assert(c && !l->busy && l->granted != DLM_NL && (unsigned)mode <= DLM_EX && !dlm_mode_covers(l->granted, mode));
+	d->st.conversions++;
+	c->convid = ++d->next_reqid;
+	ask(d, l, mode, flags & ~DLM_PR_WELCOME);
+	c->converting = true;
+	l->granted = dlm_mode_meet(l->granted, mode);
+	if (d->state == DLM_S_PURGED || d->left || d->leaving)
+		dlm_client_finish(d, c, -ENOTCONN);
+	else if (dlm_running(d))
+		dlm_client_send(d, c);
+	dlm_chase_asked(d, c);
+}
+
+static void write_value(struct dlm_client *c, struct dlm_msg *m)
+{
+	struct dlm_lock *l = c->l;
+
+	l->lvb_valid = true;
+	l->lvb_seq++;
+	memcpy(c->lvb, l->lvb, DLM_LVB_LEN);
+	c->lvb_valid = true;
+	c->lvb_seq = l->lvb_seq;
+	m->flags |= DLM_F_LVB;
+	m->lvb_seq = l->lvb_seq;
+	memcpy(m->lvb, l->lvb, DLM_LVB_LEN);
 }
 
 void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode)
@@ -165,17 +226,11 @@ void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode)
 	d->st.downgrades++;
 	m.name = c->name;
 	m.reqid = c->reqid;
-	if (l->granted >= DLM_PW) {
-		l->lvb_valid = true;
-		l->lvb_seq++;
-		memcpy(c->lvb, l->lvb, DLM_LVB_LEN);
-		c->lvb_valid = true;
-		c->lvb_seq = l->lvb_seq;
-		m.flags |= DLM_F_LVB;
-		m.lvb_seq = l->lvb_seq;
-		memcpy(m.lvb, l->lvb, DLM_LVB_LEN);
-	}
+	if (l->granted >= DLM_PW)
+		write_value(c, &m);
 	l->granted = l->wanted = mode;
+	if (mode == DLM_NL)
+		dlm_hold_forget(d, c);
 	c->since_ns = dlm_now_ns(d);
 	if (dlm_running(d)) {
 		dlm_send(d, c->master.nodeid, &m);
@@ -196,9 +251,19 @@ void dlm_cancel(struct dlm *d, struct dlm_lock *l)
 	if (!l->busy || c->done_due || c->cancel)
 		return;
 	d->st.cancels++;
+	dlm_client_cancel(d, c);
+}
+
+static int cancelled(const struct dlm_client *c)
+{
+	return c->deadlock ? -EDEADLK : -ECANCELED;
+}
+
+void dlm_client_cancel(struct dlm *d, struct dlm_client *c)
+{
 	c->cancel = true;
 	if (c->state == DLM_C_UNSENT)
-		dlm_client_finish(d, c, -ECANCELED);
+		dlm_client_finish(d, c, cancelled(c));
 	else if (c->state == DLM_C_MASTER)
 		send_cancel(d, c);
 	/* DIR: when the master is known */
@@ -209,8 +274,20 @@ void dlm_cancel(struct dlm *d, struct dlm_lock *l)
 static void granted(struct dlm *d, struct dlm_client *c, const struct dlm_msg *m)
 {
 	struct dlm_lock *l = c->l;
+	bool own_value = c->converting && l->granted >= DLM_PW;		/* still being written */
 
+	if (m->flags & DLM_F_NOW && !node_eq(c->master, d->me))
+		dlm_hold_measure(d, dlm_now_ns(d) - c->sent_ns);
+	if (c->converting)
+		c->reqid = c->convid;
 	l->granted = l->wanted = m->mode;
+	c->granted_ns = dlm_now_ns(d);
+	c->rest_end_ns = 0;
+	dlm_hold_forget(d, c);
+	if (own_value) {
+		dlm_client_finish(d, c, 0);
+		return;
+	}
 	l->lvb_valid = c->lvb_valid = m->flags & DLM_F_LVB;
 	if (l->lvb_valid) {
 		memcpy(l->lvb, m->lvb, DLM_LVB_LEN);
@@ -224,7 +301,7 @@ void dlm_client_answer(struct dlm *d, struct cluster_node from, const struct dlm
 {
 	struct dlm_client *c = dlm_client_find(d, &m->name);
 
-	if (!c || c->reqid != m->reqid || (c->state != DLM_C_DIR && c->state != DLM_C_MASTER)) {
+	if (!c || dlm_client_reqid(c) != m->reqid || (c->state != DLM_C_DIR && c->state != DLM_C_MASTER)) {
 		/* Every request is answered once: an answer to none is the peer's mistake.  QUEUED alone may come late. */
 		dlm_bad_msg(d, from, "answer to nothing we asked, type", m->type);
 		return;
@@ -238,6 +315,10 @@ void dlm_client_answer(struct dlm *d, struct cluster_node from, const struct dlm
 		dlm_bad_msg(d, from, "grant of a mode that was not asked for", m->mode);
 		return;
 	}
+	if (c->converting && (m->type == DLM_M_RETRY || m->type == DLM_M_QUEUED)) {
+		dlm_bad_msg(d, from, "answer that a conversion cannot get, type", m->type);
+		return;
+	}
 	if (c->state == DLM_C_DIR && (m->type == DLM_M_RETRY || m->type == DLM_M_CANCELLED)) {
 		dlm_bad_msg(d, from, "answer of a master where none was asked, type", m->type);
 		return;
@@ -249,7 +330,7 @@ void dlm_client_answer(struct dlm *d, struct cluster_node from, const struct dlm
 		granted(d, c, m);
 		break;
 	case DLM_M_REFUSED:
-		dlm_client_finish(d, c, m->flags & DLM_F_FULL ? -ENOLCK : -EAGAIN);
+		dlm_client_finish(d, c, m->flags & DLM_F_FULL ? -ENOLCK : m->flags & DLM_F_DEADLOCK ? -EDEADLK : -EAGAIN);
 		d->st.noqueue_refused++;
 		break;
 	case DLM_M_QUEUED:
@@ -259,16 +340,36 @@ void dlm_client_answer(struct dlm *d, struct cluster_node from, const struct dlm
 		dlm_dir_early_done(d, &c->name);
 		break;
 	case DLM_M_CANCELLED:
-		dlm_client_finish(d, c, -ECANCELED);
+		dlm_client_finish(d, c, cancelled(c));
 		break;
 	case DLM_M_RETRY:
 		c->master = (struct cluster_node){ 0, 0 };
 		if (c->cancel)
-			dlm_client_finish(d, c, -ECANCELED);
+			dlm_client_finish(d, c, cancelled(c));
 		else
 			dlm_client_send(d, c);
 		break;
 	}
+}
+
+/* D7: our conversion waits in a circle, and we have allowed that its old mode goes (DLM_DEMOTE). */
+void dlm_client_demote(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	struct dlm_client *c = dlm_client_find(d, &m->name);
+	struct dlm_msg down = { .type = DLM_M_DOWN, .name = m->name };
+
+	if (!c || c->state != DLM_C_MASTER || !c->converting || c->convid != m->reqid || !node_eq(c->master, from) ||
+	    !(c->flags & DLM_DEMOTE) || c->l->granted == DLM_NL) {
+		dlm_bad_msg(d, from, "takes away what is not ours to give, request", m->reqid);
+		return;
+	}
+	down.reqid = c->reqid;
+	if (c->l->granted >= DLM_PW && c->l->lvb_valid)
+		write_value(c, &down);
+	c->l->granted = DLM_NL;
+	c->l->demoted = true;
+	dlm_hold_forget(d, c);
+	dlm_send(d, from.nodeid, &down);
 }
 
 void dlm_client_bast(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
@@ -280,7 +381,7 @@ void dlm_client_bast(struct dlm *d, struct cluster_node from, const struct dlm_m
 		return;
 	}
 	c->bast_due = dlm_mode_join(c->bast_due, m->mode);
-	make_due(d, c);
+	dlm_client_due(d, c);
 }
 
 /* ---- callbacks --------------------------------------------------------------------------------------------------------- */
@@ -293,17 +394,22 @@ static void due_one(struct dlm *d, struct dlm_client *c)
 	if (c->done_due) {
 		c->done_due = false;
 		l->busy = false;
-		if (l->granted == DLM_NL)
-			l->wanted = DLM_NL;
+		l->wanted = l->granted;
 		if (blocked != DLM_NL)
-			make_due(d, c);		/* the lock may be gone after done() */
+			dlm_client_due(d, c);	/* the lock may be gone after done() */
 		if (l->done)
 			l->done(l, c->status);
 		return;
 	}
-	c->bast_due = DLM_NL;
-	if (blocked != DLM_NL && !l->busy && !dlm_compatible(l->granted, blocked) && l->bast)
-		l->bast(l, blocked);
+	if (l->busy)
+		return;				/* converting: after done() */
+	if (blocked == DLM_NL || dlm_compatible(l->granted, blocked)) {
+		c->bast_due = DLM_NL;
+	} else if (!dlm_hold_back(d, c)) {
+		c->bast_due = DLM_NL;
+		if (l->bast)
+			l->bast(l, blocked);
+	}
 }
 
 void dlm_due(struct job *j)
@@ -367,11 +473,16 @@ void dlm_client_suspend(struct dlm *d)
 	struct dlm_client *c, *tmp;
 
 	cds_list_for_each_entry_safe(c, tmp, &d->asked, order) {
+		if (c->converting && c->l->granted == DLM_NL) {		/* demoted: nothing is left to convert */
+			c->converting = false;
+			c->reqid = c->convid;
+		}
 		if (c->cancel)
-			dlm_client_finish(d, c, -ECANCELED);
+			dlm_client_finish(d, c, cancelled(c));
 		else
 			c->state = DLM_C_UNSENT;
 	}
+	dlm_chase_suspend(d);
 }
 
 void dlm_client_resume(struct dlm *d)

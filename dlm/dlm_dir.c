@@ -7,6 +7,7 @@
  *	first lock			C -> dir1 REQUEST, dir1 -> dir2 RECORD, dir2 -> C MASTER_YOU
  *	later ones			D -> dir1 REQUEST, dir1 -> C FORWARD, C -> D GRANT (or QUEUED)
  *	last lock gone			C -> dir1 REMOVE(gen), dir1 -> dir2 UNRECORD(gen)
+ *	only user is D			C -> dir1 MOVE(gen), dir1 -> dir2 RECORD, dir2 -> D MASTER_YOU (dlm_move.c)
  *
  * Two messages to C travel on different ways, so C can get a FORWARD for a name of which it is no master:
  *
@@ -258,12 +259,35 @@ void dlm_dir_remove(struct dlm *d, struct cluster_node from, const struct dlm_ms
 		dlm_send(d, dir2, &u);
 }
 
+/* The master gives the resource to its only user: a record as new as for a first lock, and the value goes along. */
+void dlm_dir_move(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
+{
+	const struct cluster_node *to = cluster_view_find(&d->part, m->node);
+	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
+	struct dlm_msg tell = *m;
+	uint32_t dir1, dir2;
+
+	dlm_dirs(d, &m->name, &dir1, &dir2);
+	if (dir1 != d->self || !to || !rec || rec->gen != m->gen || !node_eq(rec->master, from)) {
+		dlm_bad_msg(d, from, "moves what is not its own here, to node", m->node);
+		return;
+	}
+	count_record(d, from, -1);
+	rec->master = *to;
+	rec->gen = ++d->next_gen;
+	count_record(d, rec->master, 1);
+	tell.gen = rec->gen;
+	tell.flags |= DLM_F_MOVED;
+	tell.type = dir2 ? DLM_M_RECORD : DLM_M_MASTER_YOU;
+	dlm_send(d, dir2 ? dir2 : to->nodeid, &tell);
+}
+
 /* ---- dir2 ---------------------------------------------------------------------------------------------------------- */
 
 void dlm_dir_record(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
 {
 	const struct cluster_node *master = cluster_view_find(&d->part, m->node);
-	struct dlm_msg you = { .type = DLM_M_MASTER_YOU, .name = m->name, .reqid = m->reqid, .gen = m->gen };
+	struct dlm_msg you = *m;
 	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
 	uint32_t dir1, dir2;
 
@@ -275,6 +299,8 @@ void dlm_dir_record(struct dlm *d, struct cluster_node from, const struct dlm_ms
 	if (rec)
 		dlm_rec_del(&d->dir, rec);
 	dlm_rec_add(&d->dir, &m->name, *master, m->gen);
+	you.type = DLM_M_MASTER_YOU;
+	you.node = 0;
 	dlm_send(d, master->nodeid, &you);
 }
 
@@ -296,7 +322,7 @@ void dlm_dir_unrecord(struct dlm *d, struct cluster_node from, const struct dlm_
 
 /* ---- the master to be ------------------------------------------------------------------------------------------------ */
 
-static void take_early(struct dlm *d, const struct dlm_name *name, bool back)
+void dlm_dir_take_early(struct dlm *d, const struct dlm_name *name, bool back)
 {
 	struct dlm_held *h, *tmp;
 
@@ -322,7 +348,7 @@ static void take_early(struct dlm *d, const struct dlm_name *name, bool back)
 void dlm_dir_early_done(struct dlm *d, const struct dlm_name *name)
 {
 	if (!cds_list_empty(&d->early))
-		take_early(d, name, true);
+		dlm_dir_take_early(d, name, true);
 }
 
 void dlm_dir_master_you(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
@@ -334,6 +360,10 @@ void dlm_dir_master_you(struct dlm *d, struct cluster_node from, const struct dl
 	dlm_dirs(d, &m->name, &dir1, &dir2);
 	if (from.nodeid != (dir2 ? dir2 : dir1)) {
 		dlm_bad_msg(d, from, "makes us master and is no directory node of the name", dir2);
+		return;
+	}
+	if (m->flags & DLM_F_MOVED) {
+		dlm_move_arrive(d, from, m);
 		return;
 	}
 	if (r) {
@@ -360,7 +390,7 @@ void dlm_dir_master_you(struct dlm *d, struct cluster_node from, const struct dl
 
 		dlm_res_request(d, r, d->me, &own, false);
 	}
-	take_early(d, &m->name, false);
+	dlm_dir_take_early(d, &m->name, false);
 	if (c->cancel)
 		dlm_client_finish(d, c, -ECANCELED);
 	r = dlm_res_find(d, &m->name);
@@ -388,7 +418,7 @@ void dlm_dir_forward(struct dlm *d, struct cluster_node from, const struct dlm_m
 		dlm_bad_msg(d, from, "forwards and is no directory node of the name, or for no member", m->node);
 	} else if (r) {
 		dlm_res_request(d, r, *who, m, true);
-	} else if (c && c->state == DLM_C_DIR && m->gen > d->peer[i].removed_gen) {
+	} else if (c && (c->state == DLM_C_DIR || c->converting) && m->gen > d->peer[i].removed_gen) {
 		uint8_t buf[DLM_HEADER_BYTES + DLM_ENTRY_BYTES_MAX];
 		struct csv_cursor cur;
 

@@ -15,6 +15,10 @@
  *	downgrade, release	client -DOWN-> master						1
  *	somebody is in the way	master -BAST-> holder						1
  *	last lock gone		master -REMOVE-> dir1 -UNRECORD-> dir2				2
+ *	conversion		client -CONVERT-> master -GRANT-> client			2
+ *	circle of conversions	master -DEMOTE-> client -DOWN-> master				2 more (dlm_conv.c)
+ *	only user converts	master -MOVE-> dir1 -RECORD-> dir2 -MASTER_YOU-> client -MOVED-> master		4, then none (dlm_move.c)
+ *	circle of owners?	client -PROBE-> master -CHASE-> client -PROBE-> ...		(dlm_chase.c)
  *
  * Invariants of the protocol
  *  P1  A message of an old view is never seen (mesh): a view change forgets what was under way; the clients' own state is sent
@@ -37,6 +41,8 @@
 bool dlm_mode_covers(enum dlm_mode b, enum dlm_mode a);
 /* The weakest mode that conflicts with all that a or b conflicts with. */
 enum dlm_mode dlm_mode_join(enum dlm_mode a, enum dlm_mode b);
+/* The strongest mode that both cover. */
+enum dlm_mode dlm_mode_meet(enum dlm_mode a, enum dlm_mode b);
 /* Rule R1: the strongest mode a lost node may have had when the strongest grants of the survivors are these. */
 enum dlm_mode dlm_mode_phantom(const uint32_t survivors[6]);
 
@@ -50,7 +56,8 @@ struct dlm_name {		/* zero padded: the struct is the hash key */
 enum dlm_type {
 	/* service: all have the same body */
 	DLM_M_REQUEST = 1, DLM_M_FORWARD, DLM_M_BACK, DLM_M_RECORD, DLM_M_MASTER_YOU, DLM_M_REMOVE, DLM_M_UNRECORD, DLM_M_GRANT,
-	DLM_M_REFUSED, DLM_M_QUEUED, DLM_M_RETRY, DLM_M_BAST, DLM_M_DOWN, DLM_M_CANCEL, DLM_M_CANCELLED, DLM_M_SERVICE_END,
+	DLM_M_REFUSED, DLM_M_QUEUED, DLM_M_RETRY, DLM_M_BAST, DLM_M_DOWN, DLM_M_CANCEL, DLM_M_CANCELLED, DLM_M_CONVERT, DLM_M_DEMOTE,
+	DLM_M_MOVE, DLM_M_MOVED, DLM_M_PROBE, DLM_M_CHASE, DLM_M_SERVICE_END,
 	/* recovery: lists of names ... */
 	DLM_M_REG = 32, DLM_M_LOSTREC, DLM_M_REPORT, DLM_M_STRAY, DLM_M_FWD, DLM_M_NEWREC, DLM_M_ADOPT, DLM_M_LIST_END,
 	/* ... and marks */
@@ -59,24 +66,31 @@ enum dlm_type {
 
 #define DLM_F_NOQUEUE 1u	/* REQUEST FORWARD BACK */
 #define DLM_F_DIR 2u		/* REQUEST: to the directory */
-#define DLM_F_LVB 4u		/* GRANT: valid value block inside; DOWN: written; REPORT: valid and inside */
+#define DLM_F_LVB 4u		/* GRANT, MOVE and what follows it: valid value block inside; DOWN: written; REPORT: valid and inside */
 #define DLM_F_FULL 8u		/* REFUSED: too many locks */
 #define DLM_F_PAST 16u		/* REQUEST FORWARD BACK: DLM_PAST_PHANTOMS */
 #define DLM_F_PR 32u		/* REQUEST FORWARD BACK: DLM_PR_WELCOME */
+#define DLM_F_DEMOTE 64u	/* CONVERT: DLM_DEMOTE */
+#define DLM_F_DEADLOCK 64u	/* REFUSED: it would wait in a circle of conversions */
+#define DLM_F_NOW 64u		/* GRANT: it did not have to wait */
+#define DLM_F_MOVED 64u		/* RECORD, MASTER_YOU: the resource had another master before */
 
 struct dlm_msg {
 	uint8_t type, flags, mode;
 	struct dlm_name name;
 	uint64_t reqid;		/* of the request, or of the request that made the hold */
-	uint64_t gen;		/* of the record */
-	uint32_t node;		/* FORWARD BACK FWD: who asks; RECORD: the master */
+	uint64_t gen;		/* of the record; CONVERT: of the request that made the hold */
+	uint32_t node;		/* FORWARD BACK FWD: who asks; RECORD: the master; MOVE: the master to be; PROBE CHASE: who looks */
 	uint64_t lvb_seq;
 	uint8_t lvb[DLM_LVB_LEN];
+	/* PROBE CHASE: the owner that looks and its request, which attempt it is, the edges it came along */
+	struct { uint64_t owner, reqid, path; uint32_t round; uint8_t hops; } probe;
 };
 
 #define DLM_WIRE_VERSION 1
 #define DLM_HEADER_BYTES 20
-#define DLM_ENTRY_BYTES_MAX (3 + 1 + DLM_NAME_MAX + 8 + 8 + 4 + 8 + DLM_LVB_LEN)
+#define DLM_PROBE_BYTES (8 + 8 + 8 + 4 + 1)
+#define DLM_ENTRY_BYTES_MAX (3 + 1 + DLM_NAME_MAX + 8 + 8 + 4 + 8 + DLM_LVB_LEN + DLM_PROBE_BYTES)
 #define DLM_LIST_BYTES (32u << 10)
 
 struct dlm_header { uint8_t type, round; uint32_t len; struct ring_id ring; };
@@ -134,7 +148,7 @@ struct dlm_agreed {
 static inline uint8_t dlm_wire_flags(unsigned request_flags)
 {
 	return (request_flags & DLM_NOQUEUE ? DLM_F_NOQUEUE : 0) | (request_flags & DLM_PAST_PHANTOMS ? DLM_F_PAST : 0) |
-	       (request_flags & DLM_PR_WELCOME ? DLM_F_PR : 0);
+	       (request_flags & DLM_PR_WELCOME ? DLM_F_PR : 0) | (request_flags & DLM_DEMOTE ? DLM_F_DEMOTE : 0);
 }
 
 /* Pure; the same on all members (but for gap, when they have been told different numbers of nodes). past[i]: v->m[i]'s. */
@@ -159,10 +173,15 @@ void dlm_rank(const struct dlm_name *name, const struct cluster_node *m, uint32_
 /* ---- tables --------------------------------------------------------------------------------------------------------- */
 
 struct dlm_lkb {
-	struct cds_list_head node;	/* res->granted or res->waiting (D2), or res->reports */
+	struct cds_list_head node;	/* res->granted, res->converting or res->waiting (D2), or res->reports */
 	struct cluster_node who;
 	uint64_t reqid;
-	uint8_t mode;			/* granted, or wanted while waiting */
+	uint8_t mode;			/* granted, or wanted while waiting; of a converting lock: what it still holds */
+	uint8_t want;			/* converting only */
+	uint64_t convid;		/* converting only: of the conversion; reqid is of the hold until it is granted */
+	bool demote_ok, demoting;	/* converting only: DLM_DEMOTE; DEMOTE was sent */
+	bool fresh;			/* nobody was in its way when it came */
+	bool mark;			/* scratch of dlm_conv.c */
 	uint8_t asked;			/* strongest BAST sent for the present mode; NL: none */
 	bool phantom;
 	bool past_phantoms;		/* waiting: phantoms are not in its way */
@@ -178,8 +197,14 @@ struct dlm_lkb {
 struct dlm_res {
 	struct dlm_name name;
 	UT_hash_handle hh;
-	struct cds_list_head granted, waiting;
+	struct cds_list_head granted, converting, waiting;
 	bool recorded;			/* P3 */
+	bool asked_away;		/* a BAST was sent since the last grant */
+	uint32_t last_holder;		/* node of the last grant */
+	uint32_t user, alone;		/* the last node that asked, how many times in a row while it was alone (dlm_move.c) */
+	uint64_t conv_seq;		/* counts changes of converting */
+	struct dlm_res_stats st;
+	uint64_t wait_ns, hold_ns;
 	uint64_t gen;
 	bool lvb_valid;
 	uint64_t lvb_seq;
@@ -197,6 +222,21 @@ struct dlm_rec {
 	struct dlm_rec *also;		/* dir_old only: another master that is said to have had it */
 };
 
+/* k over all that hold something: granted and converting.  No `break` out of it. */
+#define dlm_each_holder(k, r)                                                                                        \
+	for (struct cds_list_head *q_ = (struct cds_list_head *)&(r)->granted; q_;                                   \
+	     q_ = q_ == &(r)->granted ? (struct cds_list_head *)&(r)->converting : NULL)                             \
+		cds_list_for_each_entry(k, q_, node)
+
+/* Of a request with an owner that waits long (dlm_chase.c). */
+#define DLM_PATHS 4
+struct dlm_chase {
+	uint32_t round;
+	uint8_t n_seen, n_before;
+	bool again;			/* a second look has been begun before its time */
+	uint64_t seen[DLM_PATHS], before[DLM_PATHS];	/* ways on which it has come home: this attempt, the last one */
+};
+
 enum dlm_client_state {
 	DLM_C_IDLE,		/* NL, or granted */
 	DLM_C_UNSENT,		/* waits for a usable view */
@@ -211,7 +251,16 @@ struct dlm_client {
 	enum dlm_client_state state;
 	unsigned flags;
 	bool cancel;
-	uint64_t reqid;
+	bool deadlock;			/* it is taken back because of D8 */
+	bool converting;		/* the request under way is a conversion */
+	uint64_t reqid;			/* of the request under way or of the one that made the hold ... */
+	uint64_t convid;		/* ... and of the conversion */
+	uint64_t sent_ns, granted_ns;
+	struct dlm_chase *chase;	/* NULL: has not waited long enough */
+	struct { uint32_t node, round; uint64_t reqid; } chased;	/* whose probe went on along this request last */
+	struct cds_list_head rest;	/* d->rest: its bast waits for the minimum hold ... */
+	bool resting;
+	uint64_t rest_end_ns;		/* ... until then */
 	struct cluster_node master;	/* of the hold; at NL a guess; incarnation 0: unknown */
 	uint64_t since_ns;
 	bool lvb_valid;			/* the resource's value as we know it: our writes in progress are in l->lvb */
@@ -278,6 +327,12 @@ struct dlm {
 	struct cds_list_head owed;
 	struct dlm_guess guess[DLM_GUESSES];	/* by hash of the name; a later name takes the place */
 	uint64_t next_reqid;
+	uint32_t next_round;
+	struct timer probe_timer;	/* while an owner waits (dlm_chase.c) */
+	struct cds_list_head rest;
+	struct timer rest_timer;	/* dlm_hold.c */
+	uint64_t rest_timer_ns;
+	uint64_t rtt_ns;		/* 0: not measured yet */
 	bool leaving, left, leave_sent;
 	void (*leave_done)(void *arg);
 	void *leave_arg;
@@ -286,7 +341,7 @@ struct dlm {
 	/* master */
 	struct dlm_res *resources;
 
-	/* directory */
+	/* directory; dir_old while running: names that are on the move from here to their only user (dlm_move.c) */
 	struct dlm_rec *dir, *dir_old;
 	uint64_t next_gen;
 	struct cds_list_head early;	/* FORWARDs that overtook our MASTER_YOU */
@@ -316,6 +371,9 @@ struct dlm {
 	/* Simulator only, NULL in production: this resource is new here, or its lists have just changed. */
 	void (*touched)(void *arg, const struct dlm_res *r);
 	void *touched_arg;
+	/* The same: a circle of owners was suspected, and this request looks a second time now. */
+	void (*second_look)(void *arg, const struct dlm_lock *l);
+	void *second_look_arg;
 };
 
 static inline void dlm_touched(struct dlm *d, const struct dlm_res *r)
@@ -352,13 +410,49 @@ void dlm_dir_record(struct dlm *d, struct cluster_node from, const struct dlm_ms
 void dlm_dir_master_you(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
 void dlm_dir_remove(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
 void dlm_dir_unrecord(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_dir_take_early(struct dlm *d, const struct dlm_name *name, bool back);
+void dlm_dir_move(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_dir_removed(struct dlm *d, const struct dlm_res *r, uint32_t *ret_dir1);	/* about to say so to dir1 */
 void dlm_dir_early_done(struct dlm *d, const struct dlm_name *name);	/* our own request is answered: nothing waits for it */
 struct dlm_rec *dlm_rec_find(struct dlm_rec *table, const struct dlm_name *name);
 struct dlm_rec *dlm_rec_add(struct dlm_rec **table, const struct dlm_name *name, struct cluster_node master, uint64_t gen);
 void dlm_rec_del(struct dlm_rec **table, struct dlm_rec *r);
 void dlm_rec_clear(struct dlm_rec **table);
 
+/* dlm_conv.c */
+void dlm_conv_request(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_conv_enter(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k, const struct dlm_msg *m);
+void dlm_conv_settle(struct dlm *d, struct dlm_res *r);			/* grants what can be granted, asks who is in the way */
+/* The first conversion when `k` waits behind it in order, NULL when only holders are in the way of k. */
+const struct dlm_lkb *dlm_conv_before(const struct dlm *d, struct dlm_res *r, const struct dlm_lkb *k);
+
+/* dlm_move.c */
+bool dlm_move_wanted(struct dlm *d, struct dlm_res *r, const struct dlm_lkb *k);
+void dlm_move_start(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k, const struct dlm_msg *conv);
+void dlm_move_arrive(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_move_done(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+
+/* dlm_chase.c */
+void dlm_chase_init(struct dlm *d);
+void dlm_chase_asked(struct dlm *d, const struct dlm_client *c);
+void dlm_chase_suspend(struct dlm *d);
+void dlm_chase_probe(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_chase_holder(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+
+/* dlm_hold.c */
+void dlm_hold_init(struct dlm *d);
+void dlm_hold_measure(struct dlm *d, uint64_t rtt_ns);
+uint64_t dlm_hold_ns(const struct dlm *d);
+bool dlm_hold_back(struct dlm *d, struct dlm_client *c);		/* true: the bast comes later */
+void dlm_hold_forget(struct dlm *d, struct dlm_client *c);
+
 /* dlm_res.c */
+bool dlm_res_grantable(const struct dlm *d, const struct dlm_res *r, enum dlm_mode mode, bool past_phantoms, const struct dlm_lkb *but);
+void dlm_res_grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k);
+void dlm_res_refuse(struct dlm *d, struct dlm_res *r, struct cluster_node who, const struct dlm_msg *m, uint8_t flags);
+void dlm_res_ask(struct dlm *d, struct dlm_res *r, enum dlm_mode mode, const struct dlm_lkb *but);
+struct dlm_lkb *dlm_lkb_find(struct cds_list_head *list, struct cluster_node who);
+void dlm_res_count(struct dlm *d, struct cluster_node who, int by);	/* entries of a peer, against its limit */
 struct dlm_res *dlm_res_find(struct dlm *d, const struct dlm_name *name);
 struct dlm_res *dlm_res_new(struct dlm *d, const struct dlm_name *name);
 void dlm_res_free(struct dlm *d, struct dlm_res *r);			/* without a word */
@@ -382,6 +476,10 @@ void dlm_client_finish(struct dlm *d, struct dlm_client *c, int status);
 void dlm_client_suspend(struct dlm *d);
 void dlm_client_resume(struct dlm *d);
 void dlm_client_purge(struct dlm *d);
+void dlm_client_demote(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_client_due(struct dlm *d, struct dlm_client *c);
+void dlm_client_cancel(struct dlm *d, struct dlm_client *c);
+static inline uint64_t dlm_client_reqid(const struct dlm_client *c) { return c->converting ? c->convid : c->reqid; }
 void dlm_client_adopt(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
 void dlm_due(struct job *j);
 
@@ -393,6 +491,7 @@ void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_h
 void dlm_recover_ordered(struct dlm *d, struct cluster_node from, const void *buf, size_t len);
 void dlm_recover_proof(struct dlm *d, struct cluster_node who, enum dlm_proof proof);
 void dlm_recover_leave(struct dlm *d);
+void dlm_recover_explain(const struct dlm *d, const char **ret_state, const char **ret_waits_for);
 void dlm_recover_drop(struct dlm *d);			/* forgets what belongs to an unfinished recovery */
 
 /* dlm_rebuild.c */

@@ -47,6 +47,15 @@ enum dlm_mode dlm_mode_join(enum dlm_mode a, enum dlm_mode b)
 	return DLM_EX;
 }
 
+enum dlm_mode dlm_mode_meet(enum dlm_mode a, enum dlm_mode b)
+{
+	unsigned x = DLM_EX;
+
+	while (!dlm_mode_covers(a, x) || !dlm_mode_covers(b, x))
+		x--;
+	return x;
+}
+
 /* EX -> NL, PW -> CR, PR -> PR, CW -> CW, only NL and CR or none -> EX. */
 enum dlm_mode dlm_mode_phantom(const uint32_t survivors[6])
 {

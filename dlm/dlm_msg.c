@@ -5,6 +5,7 @@
  *	header (20)	version u8, type u8, round u8, 0 u8, length of the whole u32, ring node u32, ring sequence u64
  *	body		mode u8, flags u8, name length u8, name, request id u64, record generation u64, node u32,
  *			and when DLM_F_LVB is set: value sequence u64, value (128)
+ *			PROBE and CHASE: owner u64, request u64, path u64, round u32, hops u8
  *
  * A service message is header + one body; a list is header + bodies to its end.  Everything that comes in is checked here for
  * form (lengths, ranges, flags that this type may have); whether its sender may say it now is for the receiver of the message.
@@ -68,14 +69,21 @@ static uint8_t flags_allowed(uint8_t type)
 	case DLM_M_FORWARD:
 	case DLM_M_BACK:
 		return DLM_F_NOQUEUE | DLM_F_PAST | DLM_F_PR;
+	case DLM_M_CONVERT:
+		return DLM_F_NOQUEUE | DLM_F_PAST | DLM_F_DEMOTE;
 	case DLM_M_GRANT:
+		return DLM_F_LVB | DLM_F_NOW;
+	case DLM_M_RECORD:
+	case DLM_M_MASTER_YOU:
+		return DLM_F_LVB | DLM_F_MOVED;
+	case DLM_M_MOVE:
 	case DLM_M_DOWN:
 	case DLM_M_REPORT:
 	case DLM_M_STRAY:
 	case DLM_M_FWD:
 		return DLM_F_LVB;
 	case DLM_M_REFUSED:
-		return DLM_F_FULL;
+		return DLM_F_FULL | DLM_F_DEADLOCK;
 	default:
 		return 0;
 	}
@@ -89,6 +97,7 @@ static uint8_t modes_allowed(uint8_t type)
 	case DLM_M_FORWARD:
 	case DLM_M_BACK:
 	case DLM_M_GRANT:
+	case DLM_M_CONVERT:
 	case DLM_M_BAST:
 	case DLM_M_REPORT:
 	case DLM_M_STRAY:
@@ -99,6 +108,11 @@ static uint8_t modes_allowed(uint8_t type)
 	default:
 		return 0x01;
 	}
+}
+
+static bool has_probe(uint8_t type)
+{
+	return type == DLM_M_PROBE || type == DLM_M_CHASE;
 }
 
 const char *dlm_body_decode(struct csv_cursor *c, uint8_t type, struct dlm_msg *ret_m)
@@ -126,6 +140,13 @@ const char *dlm_body_decode(struct csv_cursor *c, uint8_t type, struct dlm_msg *
 		m->lvb_seq = csv_cur_u64(c);
 		csv_cur_bytes(c, m->lvb, DLM_LVB_LEN);
 	}
+	if (has_probe(type)) {
+		m->probe.owner = csv_cur_u64(c);
+		m->probe.reqid = csv_cur_u64(c);
+		m->probe.path = csv_cur_u64(c);
+		m->probe.round = csv_cur_u32(c);
+		m->probe.hops = csv_cur_u8(c);
+	}
 	return csv_cur_error(c) ? "cut off" : NULL;
 }
 
@@ -141,6 +162,13 @@ void dlm_body_encode(struct csv_cursor *c, const struct dlm_msg *m)
 	if (m->flags & DLM_F_LVB) {
 		csv_put_u64(c, m->lvb_seq);
 		csv_put_bytes(c, m->lvb, DLM_LVB_LEN);
+	}
+	if (has_probe(m->type)) {
+		csv_put_u64(c, m->probe.owner);
+		csv_put_u64(c, m->probe.reqid);
+		csv_put_u64(c, m->probe.path);
+		csv_put_u32(c, m->probe.round);
+		csv_put_u8(c, m->probe.hops);
 	}
 	csv_assert(!csv_cur_error(c));
 }

@@ -309,7 +309,7 @@ void dlm_rebuild_resolve(struct dlm *d)
 
 		if (rec)
 			pass_on(d, o, rec->master.nodeid);
-		else if (unproven || !cds_list_empty(&o->reports))
+		else if ((unproven || !cds_list_empty(&o->reports)) && !d->cfg.no_remaster)
 			take_over(d, o);
 		orphan_free(d, o);
 	}

@@ -7,26 +7,8 @@
  *	                | +-> SURVEY -+    (there may have been views that nobody here knows)
  *	                +--> PURGED        (we are not among the participants)
  *
- * What is done in each state, and what a membership change (suspend, later a view) does to it:
- *
- *	AGREE	 all tell their past; all compute participants, lost,	nothing had been changed: forgotten
- *		 suspects (dlm_agree.c)
- *	SURVEY	 the disk is asked who else may hold locks		forgotten; asked again when the next view needs it
- *	REBUILD	 masters register at dir1 and dir2; old directory nodes	the half-built directory and the reports are
- *		 tell dir1 the names of lost masters; holders report	forgotten; old lock lists and the old directory
- *		 to their master					are still there, the next recovery starts from them
- *	STRAY	 reports that found no master go to dir1		the same
- *	RESOLVE	 dir1 passes them to a master that has registered, or	the same; resources just taken over are forgotten
- *		 becomes master of what has none (an orphan), and says	(their names are still in the old directories, as
- *		 so to dir2 and to the holders				names of a lost master)
- *	READY	 own tables are complete: phantoms and value blocks	the view becomes a candidate: it may have run elsewhere.
- *		 set, the lost are committed				Its tables *and* the older directory are kept
- *	RUN	 normal operation; older directories are dropped	requests under way are forgotten and asked again;
- *									the view is the only candidate
- *	DOWN	 downgrades are noted and sent when running again;	-
- *		 cached grants stay in force, nothing is granted
- *	PURGED	 waits for a new incarnation; downgrades are local	stays; a view with a new incarnation of ours starts
- *									from empty tables
+ * What is done in each state, and what a membership change (suspend, later a view) does to it, is one table, row[] below; the code of
+ * both moves reads it.
  *
  * Why nothing is lost on the way: a view runs somewhere only after *all* its participants were ready, that is, after all
  * its tables were complete everywhere.  Until a node sees it run, it keeps the older directory as well: in the next
@@ -42,6 +24,75 @@
 #include <stdlib.h>
 
 #include "dlm/dlm_internal.h"
+
+/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+
+enum dir_fate {
+	DIR_EMPTY,		/* there is none, or it is the older one that stays */
+	DIR_FORGET,		/* half-built: forgotten.  The older one and the old lock lists are there, the next recovery starts from them */
+	DIR_OLDER,		/* complete, and the view may have run elsewhere: kept beside the older one */
+};
+
+struct recover_row {
+	const char *word;			/* for people */
+	const char *does;
+	const char *waits_for;			/* for people */
+	/* a membership change: */
+	bool stays;				/* means nothing here */
+	enum dir_fate dir;
+	bool drop;				/* what was heard, reported, half taken over is forgotten */
+	const char *change;			/* why that is enough */
+	/* all have ended the round: */
+	void (*next)(struct dlm *d);
+};
+
+static void enter_ready(struct dlm *d);
+static void enter_run(struct dlm *d);
+
+static const struct recover_row row[DLM_S_MAX] = {
+	[DLM_S_DOWN] = {
+		"no-view", "downgrades are noted; cached grants stay in force, nothing is granted",
+		"a quorate view of the cluster", true, DIR_EMPTY, false,
+		"nothing is under way", NULL },
+	[DLM_S_AGREE] = {
+		"agree", "all tell their past; all compute participants, lost, suspects (dlm_agree.c)",
+		"what every member of the view tells of its past", false, DIR_FORGET, true,
+		"nothing had been changed", NULL },
+	[DLM_S_SURVEY] = {
+		"survey", "the disk is asked who else may hold locks (there may have been views that nobody here knows)",
+		"the slot table on the volume, read after this view began", false, DIR_FORGET, true,
+		"the answer, if it still comes, has an old ticket; the next view asks again when it needs to", NULL },
+	[DLM_S_REBUILD] = {
+		"rebuild", "masters register at dir1 and dir2; old directory nodes tell dir1 the names of lost masters; holders report",
+		"the masters' names and the holders' locks of every participant", false, DIR_FORGET, true,
+		"old lock lists and the older directory are untouched until READY", dlm_rebuild_stray },
+	[DLM_S_STRAY] = {
+		"stray", "reports that found no master go to dir1",
+		"the locks whose master is lost, from every participant", false, DIR_FORGET, true,
+		"as REBUILD", dlm_rebuild_resolve },
+	[DLM_S_RESOLVE] = {
+		"resolve", "dir1 passes them to a master that has registered, or becomes master of what has none, and says so",
+		"every participant to have taken over what has no master", false, DIR_FORGET, true,
+		"as REBUILD; resources just taken over are forgotten, their names are in the older directories", enter_ready },
+	[DLM_S_READY] = {
+		"ready", "own tables are complete: phantoms and value blocks are set, the lost are committed, the view is a candidate",
+		"every participant to have complete tables", false, DIR_OLDER, true,
+		"it may have run elsewhere: its tables and the older directory both count in the next recovery", enter_run },
+	[DLM_S_RUN] = {
+		"run", "normal operation; older directories are dropped, the view is the only candidate",
+		"", false, DIR_OLDER, false,
+		"requests and conversions under way are asked again; attempts to find circles are void (dlm_chase.c)", NULL },
+	[DLM_S_PURGED] = {
+		"purged", "the others go on without us; downgrades are local",
+		"this node to give up all it holds and to come back with a new incarnation", true, DIR_EMPTY, false,
+		"only a view with a new incarnation of ours means anything: it starts from empty tables", NULL },
+};
+
+void dlm_recover_explain(const struct dlm *d, const char **ret_state, const char **ret_waits_for)
+{
+	*ret_state = row[d->state].word;
+	*ret_waits_for = row[d->state].waits_for;
+}
 
 enum dlm_state dlm_type_state(uint8_t type, uint8_t round)
 {
@@ -103,13 +154,15 @@ static void dir_to_old(struct dlm *d)
 
 void dlm_recover_suspend(struct dlm *d)
 {
-	if (d->state == DLM_S_DOWN || d->state == DLM_S_PURGED)
+	const struct recover_row *now = &row[d->state];
+
+	if (now->stays)
 		return;
-	if (d->state >= DLM_S_READY)
+	if (now->dir == DIR_OLDER)
 		dir_to_old(d);
-	else
+	else if (now->dir == DIR_FORGET)
 		dlm_rec_clear(&d->dir);
-	if (d->state != DLM_S_RUN)
+	if (now->drop)
 		dlm_recover_drop(d);
 	held_drop(d, &d->held);
 	held_drop(d, &d->early);
@@ -258,6 +311,8 @@ static void enter_ready(struct dlm *d)
 	HASH_ITER(hh, d->resources, r, tmp)
 		dlm_res_finish(d, r);
 	dlm_rebuild_end_round(d);
+	if (d->cfg.no_barrier)
+		enter_run(d);
 }
 
 /* What the rebuilt tables hold of each peer: later drops count down from it. */
@@ -275,6 +330,7 @@ static void count_again(struct dlm *d)
 		cds_list_for_each_entry(k, &r->granted, node)
 			if (!k->phantom && (i = dlm_part_index(d, k->who)) >= 0)
 				d->peer[i].locks++;
+		csv_assert(cds_list_empty(&r->converting));
 		cds_list_for_each_entry(k, &r->waiting, node)
 			if ((i = dlm_part_index(d, k->who)) >= 0)
 				d->peer[i].locks++;
@@ -314,22 +370,8 @@ static void enter_run(struct dlm *d)
 static void next_state(struct dlm *d)
 {
 	d->ended = 0;
-	switch (d->state) {
-	case DLM_S_REBUILD:
-		dlm_rebuild_stray(d);
-		break;
-	case DLM_S_STRAY:
-		dlm_rebuild_resolve(d);
-		break;
-	case DLM_S_RESOLVE:
-		enter_ready(d);
-		break;
-	case DLM_S_READY:
-		enter_run(d);
-		break;
-	default:
-		csv_panic("lock manager: round ended in state %d", d->state);
-	}
+	csv_assertf(row[d->state].next, "round ended in state %s", row[d->state].word);
+	row[d->state].next(d);
 }
 
 static void agree(struct dlm *d)
@@ -481,7 +523,7 @@ void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_h
 {
 	enum dlm_state needs = dlm_type_state(h->type, h->round), before = d->state;
 
-	if (!ring_eq(h->ring, d->view.ring) || d->state == DLM_S_DOWN || d->state == DLM_S_PURGED) {
+	if ((!ring_eq(h->ring, d->view.ring) && !d->cfg.old_ring) || d->state == DLM_S_DOWN || d->state == DLM_S_PURGED) {
 		d->st.stale_messages++;
 		return;
 	}
@@ -497,6 +539,8 @@ void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_h
 		dlm_hold(d, &d->held, from, buf, len);
 		return;
 	}
+	if (d->cfg.no_barrier && h->type == DLM_M_END && d->state == DLM_S_RUN)
+		return;
 	if (needs < d->state && !(h->type == DLM_M_ADOPT && d->state == DLM_S_READY)) {
 		dlm_bad_msg(d, from, "recovery message after its round, type", h->type);
 		return;

@@ -3,11 +3,11 @@
  * dlm_res.c - the master's part: who holds a resource, who waits, who must be asked to make way.
  *
  * Invariants
- *  1. The waiting list is in order of arrival.  A grant goes to its head, or to a newcomer when it is empty: so a stream of
- *     compatible newcomers starves nobody, and NOQUEUE is refused when anybody waits.
+ *  1. The waiting list is in order of arrival.  A grant goes to its head, or to a newcomer when it is empty, and only while nothing
+ *     waits for conversion (dlm_conv.c): so a stream of compatible newcomers starves nobody, and NOQUEUE is refused when anybody waits.
  *  2. Nothing is granted unless this node runs (D5), the record is at both directory nodes (P3), and the mode goes with
  *     everything granted, phantoms included (D1, D6; DLM_PAST_PHANTOMS is the caller's own exception).
- *  3. Every holder that is in the way of a waiter has been sent a BAST that covers the waiter's mode (lkb->asked).
+ *  3. Every holder that is in the way of a waiter or of a conversion has been sent a BAST that covers its mode (lkb->asked).
  *  4. A node has at most one entry per resource, so "who" finds it; reqid tells its present hold from an earlier one.
  */
 #include <stdlib.h>
@@ -41,7 +41,7 @@ void dlm_lkbs_free(struct cds_list_head *list)
 		dlm_lkb_free(k);
 }
 
-static struct dlm_lkb *lkb_find(struct cds_list_head *list, struct cluster_node who)
+struct dlm_lkb *dlm_lkb_find(struct cds_list_head *list, struct cluster_node who)
 {
 	struct dlm_lkb *k;
 
@@ -52,7 +52,7 @@ static struct dlm_lkb *lkb_find(struct cds_list_head *list, struct cluster_node 
 }
 
 /* Entries of a peer are counted against its limit. */
-static void count_lock(struct dlm *d, struct cluster_node who, int by)
+void dlm_res_count(struct dlm *d, struct cluster_node who, int by)
 {
 	int i = dlm_part_index(d, who);
 
@@ -63,7 +63,7 @@ static void count_lock(struct dlm *d, struct cluster_node who, int by)
 static void lkb_drop(struct dlm *d, struct dlm_lkb *k)
 {
 	if (!k->phantom)
-		count_lock(d, k->who, -1);
+		dlm_res_count(d, k->who, -1);
 	dlm_lkb_free(k);
 }
 
@@ -81,6 +81,7 @@ struct dlm_res *dlm_res_new(struct dlm *d, const struct dlm_name *name)
 
 	r->name = *name;
 	CDS_INIT_LIST_HEAD(&r->granted);
+	CDS_INIT_LIST_HEAD(&r->converting);
 	CDS_INIT_LIST_HEAD(&r->waiting);
 	CDS_INIT_LIST_HEAD(&r->reports);
 	HASH_ADD(hh, d->resources, name, sizeof(r->name), r);
@@ -91,69 +92,116 @@ struct dlm_res *dlm_res_new(struct dlm *d, const struct dlm_name *name)
 void dlm_res_free(struct dlm *d, struct dlm_res *r)
 {
 	dlm_lkbs_free(&r->granted);
+	dlm_lkbs_free(&r->converting);
 	dlm_lkbs_free(&r->waiting);
 	dlm_lkbs_free(&r->reports);
 	HASH_DEL(d->resources, r);
 	free(r);
 }
 
-/* Tells the directory and forgets it. */
-static void res_remove(struct dlm *d, struct dlm_res *r)
+/* About to tell dir1: what comes for it from there afterwards is too late (dlm_dir.c). */
+void dlm_dir_removed(struct dlm *d, const struct dlm_res *r, uint32_t *ret_dir1)
 {
-	struct dlm_msg m = { .type = DLM_M_REMOVE, .name = r->name, .gen = r->gen };
-	uint32_t dir1, dir2;
 	const struct cluster_node *to;
+	uint32_t dir2;
 
-	dlm_dirs(d, &r->name, &dir1, &dir2);
-	to = cluster_view_find(&d->part, dir1);
+	dlm_dirs(d, &r->name, ret_dir1, &dir2);
+	to = cluster_view_find(&d->part, *ret_dir1);
 	if (to) {
 		struct dlm_peer *p = &d->peer[dlm_part_index(d, *to)];
 
 		p->removed_gen = csv_max(p->removed_gen, r->gen);
 	}
+}
+
+/* Tells the directory and forgets it. */
+static void res_remove(struct dlm *d, struct dlm_res *r)
+{
+	struct dlm_msg m = { .type = DLM_M_REMOVE, .name = r->name, .gen = r->gen };
+	uint32_t dir1;
+
+	dlm_dir_removed(d, r, &dir1);
 	dlm_res_free(d, r);
 	dlm_send(d, dir1, &m);
 }
 
-static bool grantable(const struct dlm *d, const struct dlm_res *r, enum dlm_mode mode, bool past_phantoms)
+static bool is_empty(struct dlm_res *r)
+{
+	return cds_list_empty(&r->granted) && cds_list_empty(&r->converting) && cds_list_empty(&r->waiting);
+}
+
+/* `but`: a holder that is not in its own way; NULL: none. */
+bool dlm_res_grantable(const struct dlm *d, const struct dlm_res *r, enum dlm_mode mode, bool past_phantoms, const struct dlm_lkb *but)
 {
 	struct dlm_lkb *k;
 
 	if (!r->recorded || !dlm_running(d))
 		return false;
-	cds_list_for_each_entry(k, &r->granted, node)
-		if (!dlm_compat(d, k->mode, mode) && !(k->phantom && past_phantoms))
+	dlm_each_holder(k, r)
+		if (k != but && !dlm_compat(d, k->mode, mode) && !(k->phantom && past_phantoms))
 			return false;
 	return true;
 }
 
-/* Invariant 3 for one waiter. */
-static void ask_holders(struct dlm *d, struct dlm_res *r, enum dlm_mode mode)
+/* Invariant 3 for one waiter or conversion. */
+void dlm_res_ask(struct dlm *d, struct dlm_res *r, enum dlm_mode mode, const struct dlm_lkb *but)
 {
 	struct dlm_lkb *k;
 
-	cds_list_for_each_entry(k, &r->granted, node) {
+	dlm_each_holder(k, r) {
 		struct dlm_msg m = { .type = DLM_M_BAST, .name = r->name, .reqid = k->reqid };
 
-		if (k->phantom || dlm_compat(d, k->mode, mode) || dlm_mode_covers(k->asked, mode))
+		if (k == but || k->phantom || dlm_compat(d, k->mode, mode) || dlm_mode_covers(k->asked, mode))
 			continue;
 		k->asked = dlm_mode_join(k->asked, mode);
 		m.mode = k->asked;
 		d->st.basts++;
+		r->st.basts++;
+		r->asked_away = true;
 		dlm_send(d, k->who.nodeid, &m);
 	}
 }
 
-static void grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
+/* Statistics of a grant: who waited how long, whether it went from one node to another on demand. */
+static void count_grant(struct dlm *d, struct dlm_res *r, const struct dlm_lkb *k)
 {
-	struct dlm_msg m = { .type = DLM_M_GRANT, .name = r->name, .reqid = k->reqid };
+	uint64_t waited = dlm_now_ns(d) - k->since_ns;
+
+	d->st.grants++;
+	r->st.grants++;
+	if (!k->fresh) {
+		r->st.waits++;
+		r->wait_ns += waited;
+		r->st.wait_ms_max = csv_max(r->st.wait_ms_max, waited / NS_PER_MS);
+	}
+	if (r->asked_away && r->last_holder && r->last_holder != k->who.nodeid) {
+		r->st.bounces++;
+		d->st.bounces++;
+	}
+	r->last_holder = k->who.nodeid;
+	r->asked_away = false;
+}
+
+void dlm_res_grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
+{
+	struct dlm_msg m = { .type = DLM_M_GRANT, .name = r->name, .flags = k->fresh ? DLM_F_NOW : 0 };
 
 	cds_list_del(&k->node);
-	if (k->pr_welcome && cds_list_empty(&r->waiting) && grantable(d, r, DLM_PR, false))
+	if (k->want) {
+		r->conv_seq++;
+		k->mode = k->want;
+		k->reqid = k->convid;
+		k->want = DLM_NL;
+		k->demoting = false;
+	} else if (k->pr_welcome && cds_list_empty(&r->waiting) && cds_list_empty(&r->converting) &&
+		   dlm_res_grantable(d, r, DLM_PR, false, NULL)) {
 		k->mode = DLM_PR;
+	}
+	m.reqid = k->reqid;
 	m.mode = k->mode;
 	cds_list_add_tail(&k->node, &r->granted);
 	dlm_touched(d, r);
+	count_grant(d, r, k);
 	k->since_ns = dlm_now_ns(d);
 	k->asked = DLM_NL;
 	if (r->lvb_valid) {
@@ -161,7 +209,6 @@ static void grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
 		m.lvb_seq = r->lvb_seq;
 		memcpy(m.lvb, r->lvb, DLM_LVB_LEN);
 	}
-	d->st.grants++;
 	dlm_send(d, k->who.nodeid, &m);
 }
 
@@ -171,31 +218,39 @@ void dlm_res_settle(struct dlm *d, struct dlm_res *r)
 
 	if (!dlm_running(d))
 		return;
+	if (!cds_list_empty(&r->converting))
+		dlm_conv_settle(d, r);
 	cds_list_for_each_entry_safe(k, tmp, &r->waiting, node) {
-		if (grantable(d, r, k->mode, k->past_phantoms))
-			grant(d, r, k);
+		if (!cds_list_empty(&r->converting) && !d->cfg.conv_last)
+			break;
+		if (dlm_res_grantable(d, r, k->mode, k->past_phantoms, NULL))
+			dlm_res_grant(d, r, k);
 		else if (!d->cfg.no_fifo)
 			break;
 	}
 	cds_list_for_each_entry(k, &r->waiting, node)
-		ask_holders(d, r, k->mode);
-	if (cds_list_empty(&r->granted) && cds_list_empty(&r->waiting) && r->recorded)
+		dlm_res_ask(d, r, k->mode, NULL);
+	if (is_empty(r) && r->recorded)
 		res_remove(d, r);
 }
 
-static void refuse(struct dlm *d, struct cluster_node who, const struct dlm_msg *m, uint8_t flags)
+void dlm_res_refuse(struct dlm *d, struct dlm_res *r, struct cluster_node who, const struct dlm_msg *m, uint8_t flags)
 {
 	struct dlm_msg no = { .type = DLM_M_REFUSED, .name = m->name, .reqid = m->reqid, .flags = flags };
 
+	r->st.refused++;
 	dlm_send(d, who.nodeid, &no);
 }
 
 void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, const struct dlm_msg *m, bool forwarded)
 {
-	struct dlm_lkb *k = lkb_find(&r->granted, who);
-	bool now = (cds_list_empty(&r->waiting) || d->cfg.no_fifo) && grantable(d, r, m->mode, m->flags & DLM_F_PAST);
+	struct dlm_lkb *k = dlm_lkb_find(&r->granted, who);
+	bool now = (cds_list_empty(&r->waiting) || d->cfg.no_fifo) && (cds_list_empty(&r->converting) || d->cfg.conv_last) &&
+		   dlm_res_grantable(d, r, m->mode, m->flags & DLM_F_PAST, NULL);
 	int i = dlm_part_index(d, who);
 
+	r->user = who.nodeid;
+	r->alone = 0;
 	/*
 	 * It gave its hold up, forgot the lock and who is master, and asks again through the directory: that way may be the
 	 * shorter one.  The request waits for the DOWN, which is coming on the direct way.
@@ -208,11 +263,11 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 		*k->next = *m;
 		return;
 	}
-	if (k) {
-		dlm_bad_msg(d, who, "request for a lock that it holds, mode", k->mode);
+	if (k || dlm_lkb_find(&r->converting, who)) {
+		dlm_bad_msg(d, who, "request for a lock that it holds, mode", k ? k->mode : DLM_NL);
 		return;
 	}
-	k = lkb_find(&r->waiting, who);
+	k = dlm_lkb_find(&r->waiting, who);
 	if (k) {
 		if (k->reqid == m->reqid)
 			d->st.stale_messages++;		/* the same twice */
@@ -221,22 +276,23 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 		return;
 	}
 	if (who.nodeid != d->self && d->peer[i].locks >= d->cfg.peer_locks_max) {
-		refuse(d, who, m, DLM_F_FULL);
+		dlm_res_refuse(d, r, who, m, DLM_F_FULL);
 		dlm_res_settle(d, r);
 		return;
 	}
 	if (!now && m->flags & DLM_F_NOQUEUE) {
-		ask_holders(d, r, m->mode);
-		refuse(d, who, m, 0);
+		dlm_res_ask(d, r, m->mode, NULL);
+		dlm_res_refuse(d, r, who, m, 0);
 		dlm_res_settle(d, r);
 		return;
 	}
 	k = dlm_lkb_new(who, m->reqid, m->mode, dlm_now_ns(d));
 	k->past_phantoms = m->flags & DLM_F_PAST;
+	k->fresh = now;
 	k->pr_welcome = m->flags & DLM_F_PR && m->mode == DLM_CR;
 	cds_list_add_tail(&k->node, &r->waiting);
 	dlm_touched(d, r);
-	count_lock(d, who, 1);
+	dlm_res_count(d, who, 1);
 	if (forwarded && !now) {
 		struct dlm_msg q = { .type = DLM_M_QUEUED, .name = m->name, .reqid = m->reqid };
 
@@ -245,13 +301,28 @@ void dlm_res_request(struct dlm *d, struct dlm_res *r, struct cluster_node who, 
 	dlm_res_settle(d, r);
 }
 
+static void count_hold(struct dlm *d, struct dlm_res *r, const struct dlm_lkb *k)
+{
+	uint64_t held = dlm_now_ns(d) - k->since_ns;
+
+	r->st.holds++;
+	r->hold_ns += held;
+	r->st.hold_ms_max = csv_max(r->st.hold_ms_max, held / NS_PER_MS);
+}
+
 void dlm_res_down(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
 {
 	struct dlm_res *r = dlm_res_find(d, &m->name);
-	struct dlm_lkb *k = r ? lkb_find(&r->granted, from) : NULL;
+	struct dlm_lkb *k = r ? dlm_lkb_find(&r->granted, from) : NULL;
 
+	if (r && !k)
+		k = dlm_lkb_find(&r->converting, from);
 	if (!k || k->phantom || k->reqid != m->reqid) {
 		d->st.stale_messages++;
+		return;
+	}
+	if (k->want && (!k->demoting || m->mode != DLM_NL)) {
+		dlm_bad_msg(d, from, "downgrade of a lock that converts, to mode", m->mode);
 		return;
 	}
 	if (!dlm_mode_covers(k->mode, m->mode) || (m->flags & DLM_F_LVB && k->mode < DLM_PW)) {
@@ -263,6 +334,16 @@ void dlm_res_down(struct dlm *d, struct cluster_node from, const struct dlm_msg 
 		r->lvb_seq = m->lvb_seq;
 		r->lvb_valid = true;
 	}
+	if (k->want) {
+		r->conv_seq++;
+		k->mode = DLM_NL;		/* demoted (D7): it goes on converting from there */
+		k->demoting = false;
+		dlm_touched(d, r);
+		dlm_res_settle(d, r);
+		return;
+	}
+	if (m->mode == DLM_NL)
+		count_hold(d, r, k);
 	k->mode = m->mode;
 	k->asked = DLM_NL;
 	k->since_ns = dlm_now_ns(d);
@@ -284,13 +365,26 @@ void dlm_res_cancel(struct dlm *d, struct cluster_node from, const struct dlm_ms
 {
 	struct dlm_msg yes = { .type = DLM_M_CANCELLED, .name = m->name, .reqid = m->reqid };
 	struct dlm_res *r = dlm_res_find(d, &m->name);
-	struct dlm_lkb *k = r ? lkb_find(&r->waiting, from) : NULL;
+	struct dlm_lkb *k = r ? dlm_lkb_find(&r->waiting, from) : NULL;
 
-	if (!k || k->reqid != m->reqid) {
+	if (d->cfg.cancel_lost)
+		return;
+	if (r && !k)
+		k = dlm_lkb_find(&r->converting, from);
+	if (!k || (k->want ? k->convid : k->reqid) != m->reqid) {
 		d->st.stale_messages++;			/* granted or refused meanwhile: that answer is on its way */
 		return;
 	}
-	lkb_drop(d, k);
+	r->conv_seq++;
+	if (k->want && k->mode != DLM_NL) {		/* a conversion: it holds what it held */
+		k->want = DLM_NL;
+		k->demoting = false;
+		cds_list_del(&k->node);
+		cds_list_add_tail(&k->node, &r->granted);
+		dlm_touched(d, r);
+	} else {
+		lkb_drop(d, k);
+	}
 	dlm_send(d, from.nodeid, &yes);
 	dlm_res_settle(d, r);
 }
@@ -356,6 +450,23 @@ static void finish_lvb(struct dlm *d, struct dlm_res *r, bool writer_in_doubt)
 	}
 }
 
+/* Conversions are held locks for recovery; who still wants more asks again.  Demoted ones hold nothing. */
+static void finish_converting(struct dlm_res *r)
+{
+	struct dlm_lkb *k, *tmp;
+
+	cds_list_for_each_entry_safe(k, tmp, &r->converting, node) {
+		if (k->mode == DLM_NL) {
+			dlm_lkb_free(k);
+			continue;
+		}
+		k->want = DLM_NL;
+		k->demoting = false;
+		cds_list_del(&k->node);
+		cds_list_add_tail(&k->node, &r->granted);
+	}
+}
+
 /* Lost nodes of the old list stay as phantoms; what the living say of themselves replaces what we thought of them. */
 static bool finish_old_list(struct dlm *d, struct dlm_res *r)
 {
@@ -366,7 +477,7 @@ static bool finish_old_list(struct dlm *d, struct dlm_res *r)
 		struct dlm_lost *lost = dlm_lost_find(&d->past.lost, k->who);
 
 		if (dlm_part_is(d, k->who)) {
-			struct dlm_lkb *now = lkb_find(&r->reports, k->who);
+			struct dlm_lkb *now = dlm_lkb_find(&r->reports, k->who);
 
 			/* It has given some of PW/EX up, and with it perhaps written a value that never arrived. */
 			if (k->mode >= DLM_PW && (!now || now->reqid != k->reqid || now->mode != k->mode))
@@ -403,8 +514,10 @@ static void finish_inferred(struct dlm *d, struct dlm_res *r)
 void dlm_res_finish(struct dlm *d, struct dlm_res *r)
 {
 	struct dlm_lkb *k, *tmp;
-	bool in_doubt = finish_old_list(d, r);
+	bool in_doubt;
 
+	finish_converting(r);
+	in_doubt = finish_old_list(d, r);
 	if (r->orphan)
 		finish_inferred(d, r);
 	finish_lvb(d, r, in_doubt);
@@ -417,9 +530,10 @@ void dlm_res_finish(struct dlm *d, struct dlm_res *r)
 		k->asked = DLM_NL;
 		cds_list_del(&k->node);
 		cds_list_add_tail(&k->node, &r->granted);
-		count_lock(d, k->who, 1);
+		dlm_res_count(d, k->who, 1);
 	}
-	r->orphan = false;
+	r->orphan = r->asked_away = false;
+	r->last_holder = r->user = r->alone = 0;
 	r->recorded = true;
 	r->gen = 0;
 	dlm_touched(d, r);

@@ -18,7 +18,9 @@
 
 #include "tests/sim/dlmsim.h"
 
-static const char *const mutations[] = { "no-phantom", "weak-phantom", "keep-lvb", "no-purge", "one-directory", "no-fifo", "bad-cell" };
+static const char *const mutations[] = { "no-phantom", "weak-phantom", "keep-lvb", "no-purge", "one-directory", "no-fifo", "bad-cell",
+	"no-remaster", "no-barrier", "cancel-lost", "conversions-last", "no-circle", "demote-unasked", "no-victim", "all-victims",
+	"deadlock-unverified", "move-unrecorded", "hold-uncapped", "ignore-ring", "old-ring", "no-resend" };
 
 void ds_fail(struct ds_sim *s, const char *fmt, ...)
 {
@@ -125,6 +127,9 @@ static void sum_messages(struct ds_sim *s)
 		if (s->node[i].up) {
 			sim_world_count(s->w, "msg.sent", s->node[i].dlm->st.messages_sent);
 			sim_world_count(s->w, "msg.stale", s->node[i].dlm->st.stale_messages);
+			sim_world_count(s->w, "dlm.moves", s->node[i].dlm->st.moves);
+			sim_world_count(s->w, "dlm.held_back", s->node[i].dlm->st.held_back);
+			sim_world_count(s->w, "dlm.bounces", s->node[i].dlm->st.bounces);
 		}
 }
 

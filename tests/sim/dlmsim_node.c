@@ -12,19 +12,19 @@
 enum fs_msg { FS_FENCED = 1, FS_REPLAYED = 2, FS_WITHDRAWN = 3 };
 struct fs_wire { uint8_t type; uint8_t pad[3]; uint32_t nodeid; uint64_t incarnation; };
 
-static uint64_t rnd(struct ds_node *n, uint64_t below)
+uint64_t ds_rnd(struct ds_node *n, uint64_t below)
 {
 	return env_rnd(n->env) % below;
 }
 
-static void set_timer(struct ds_node *n, struct timer *t, uint64_t in_ns)
+void ds_set_timer(struct ds_node *n, struct timer *t, uint64_t in_ns)
 {
 	timer_set(n->env->sched, t, sched_now_ns(n->env->sched) + in_ns);
 }
 
-static uint64_t delay(struct ds_node *n, uint64_t typical_ns)
+uint64_t ds_delay(struct ds_node *n, uint64_t typical_ns)
 {
-	return typical_ns / 2 + rnd(n, typical_ns + 1);
+	return typical_ns / 2 + ds_rnd(n, typical_ns + 1);
 }
 
 /* ---- the slot table ------------------------------------------------------------------------------------------------------ */
@@ -91,7 +91,7 @@ static void lost_timer(struct timer *t)
 		l->req = (struct fence_req){ .node = l->who, .done = fence_done, .arg = l };
 		n->env->fence->ops->submit(n->env->fence, &l->req);
 	}
-	set_timer(n, t, delay(n, 200 * NS_PER_MS));
+	ds_set_timer(n, t, ds_delay(n, 200 * NS_PER_MS));
 }
 
 static struct ds_lost *lost_add(struct ds_node *n, struct cluster_node who)
@@ -119,7 +119,7 @@ static void on_lost(void *arg, const struct cluster_node *who, uint32_t k)
 			ds_fail(n->sim, "n%u takes n%u for lost, and has been told that it leaves", n->node, who[i].nodeid);
 		if (!l)
 			l = lost_add(n, who[i]);
-		set_timer(n, &l->timer, delay(n, 50 * NS_PER_MS * n->node));
+		ds_set_timer(n, &l->timer, ds_delay(n, 50 * NS_PER_MS * n->node));
 	}
 }
 
@@ -180,7 +180,7 @@ static void on_survey(void *arg, uint64_t ticket)
 
 	sim_world_count(n->sim->w, "op.survey", 1);
 	n->ticket = ticket;
-	set_timer(n, &n->survey, delay(n, 3 * NS_PER_MS));	/* reading the slots */
+	ds_set_timer(n, &n->survey, ds_delay(n, 3 * NS_PER_MS));	/* reading the slots */
 }
 
 static void survey_timer(struct timer *t)
@@ -192,7 +192,7 @@ static void survey_timer(struct timer *t)
 
 /* ---- traffic --------------------------------------------------------------------------------------------------------------- */
 
-static void give_up(struct ds_lock *k, enum dlm_mode to)
+void ds_give_up(struct ds_lock *k, enum dlm_mode to)
 {
 	if (k->l.busy || k->l.granted <= to || !dlm_mode_covers(k->l.granted, to))
 		return;
@@ -204,7 +204,6 @@ static void give_up(struct ds_lock *k, enum dlm_mode to)
 }
 
 static void forget(struct ds_lock *k);
-static void ask(struct ds_lock *k, enum dlm_mode mode, unsigned flags);
 
 static void hold_over(struct timer *t)
 {
@@ -214,16 +213,19 @@ static void hold_over(struct timer *t)
 	if (k->l.busy)
 		return;
 	/* Sometimes only a step down. */
-	if (!k->n->purged && !k->n->sim->winding_down && k->l.granted > DLM_CR && rnd(k->n, 4) == 0)
-		to = 1 + rnd(k->n, k->l.granted - 1);
+	if (!k->n->purged && !k->n->sim->winding_down && k->l.granted > DLM_CR && ds_rnd(k->n, 4) == 0)
+		to = 1 + ds_rnd(k->n, k->l.granted - 1);
 	if (!dlm_mode_covers(k->l.granted, to))
 		to = DLM_NL;
-	give_up(k, to);
+	if (!k->n->purged && !k->n->leaving && !k->n->sim->winding_down && ds_rnd(k->n, 3) == 0 &&
+	    ds_convert(k, (ds_rnd(k->n, 4) ? 0 : DLM_NOQUEUE) | (ds_rnd(k->n, 3) ? 0 : DLM_DEMOTE)))
+		return;
+	ds_give_up(k, to);
 	if (k->l.granted != DLM_NL) {
-		set_timer(k->n, t, delay(k->n, 20 * NS_PER_MS));
-	} else if (!k->n->purged && !k->n->leaving && !k->n->sim->winding_down && rnd(k->n, 8) == 0) {
+		ds_set_timer(k->n, t, ds_delay(k->n, 20 * NS_PER_MS));
+	} else if (!k->n->purged && !k->n->leaving && !k->n->sim->winding_down && ds_rnd(k->n, 8) == 0) {
 		forget(k);
-		ask(k, 1 + rnd(k->n, 5), 0);		/* on the heels of its own release */
+		ds_ask(k, 1 + ds_rnd(k->n, 5), 0);		/* on the heels of its own release */
 	}
 }
 
@@ -232,21 +234,23 @@ static void on_bast(struct dlm_lock *l, enum dlm_mode blocked)
 	struct ds_lock *k = l->arg;
 
 	sim_world_count(k->n->sim->w, "op.bast", 1);
+	if (k->name >= DS_NAMES)
+		return;				/* an owner's */
 	sim_world_trace(k->n->sim->w, "bast", k->n->node, k->name, blocked);
 	/* At once to what is compatible, or after a while to NL. */
-	if (rnd(k->n, 2)) {
+	if (ds_rnd(k->n, 2)) {
 		for (int m = l->granted - 1; m >= 0; m--) {
 			if (dlm_compatible(m, blocked) && dlm_mode_covers(l->granted, m)) {
-				give_up(k, m);
+				ds_give_up(k, m);
 				break;
 			}
 		}
 		if (l->granted == DLM_NL)
 			timer_del(k->n->env->sched, &k->hold);
 		else
-			set_timer(k->n, &k->hold, delay(k->n, 5 * NS_PER_MS));
+			ds_set_timer(k->n, &k->hold, ds_delay(k->n, 5 * NS_PER_MS));
 	} else {
-		set_timer(k->n, &k->hold, delay(k->n, NS_PER_MS));
+		ds_set_timer(k->n, &k->hold, ds_delay(k->n, NS_PER_MS));
 	}
 }
 
@@ -257,11 +261,21 @@ static void on_done(struct dlm_lock *l, int status)
 
 	timer_del(k->n->env->sched, &k->cancel);
 	sim_world_trace(w, "done", (uint64_t)k->n->node << 32 | k->name, l->granted, status);
+	if (l->demoted)
+		sim_world_count(w, "op.demoted", 1);
+	if (status == 0 || l->granted != DLM_NL)
+		ds_set_timer(k->n, &k->hold, ds_delay(k->n, (k->n->purged ? 1 : 8) * NS_PER_MS));
 	switch (status) {
 	case 0:
 		sim_world_count(w, "op.granted", 1);
+		if (k->converting)
+			sim_world_count(w, "op.converted", 1);
 		ds_oracle_granted(k);
-		set_timer(k->n, &k->hold, delay(k->n, (k->n->purged ? 1 : 8) * NS_PER_MS));
+		break;
+	case -EDEADLK:
+		sim_world_count(w, l->owner ? "op.deadlock" : "op.circle", 1);
+		if (!k->converting && !l->owner)
+			ds_fail(k->n->sim, "D8: n%u: -EDEADLK for a request without an owner", k->n->node);
 		break;
 	case -EAGAIN:
 		sim_world_count(w, "op.refused", 1);
@@ -281,6 +295,10 @@ static void on_done(struct dlm_lock *l, int status)
 	default:
 		ds_fail(k->n->sim, "n%u: request ended with %d", k->n->node, status);
 	}
+	if (status && k->converting && l->granted == DLM_NL && !l->demoted)
+		ds_fail(k->n->sim, "D7: n%u: a conversion that failed took the old mode along", k->n->node);
+	if (k->name >= DS_NAMES)
+		ds_owner_done(k, status);
 }
 
 static void lock_setup(struct ds_lock *k);
@@ -295,16 +313,38 @@ static void forget(struct ds_lock *k)
 	lock_setup(k);
 }
 
-static void ask(struct ds_lock *k, enum dlm_mode mode, unsigned flags)
+void ds_ask(struct ds_lock *k, enum dlm_mode mode, unsigned flags)
 {
 	struct ds_node *n = k->n;
 
 	k->noqueue = flags & DLM_NOQUEUE;
-	k->cancelled = false;
+	k->cancelled = k->converting = false;
 	k->asked_floor = n->sim->floor[k->name];
 	k->asked_ns = sim_world_now_ns(n->sim->w);
 	sim_world_count(n->sim->w, "op.request", 1);
 	dlm_request(n->dlm, &k->l, mode, flags);
+}
+
+bool ds_convert(struct ds_lock *k, unsigned flags)
+{
+	unsigned n = 0, modes[6];
+
+	for (unsigned m = DLM_CR; m <= DLM_EX && k->l.granted != DLM_NL; m++)
+		if (!dlm_mode_covers(k->l.granted, m))
+			modes[n++] = m;
+	if (!n)
+		return false;
+	k->noqueue = flags & DLM_NOQUEUE;
+	k->cancelled = false;
+	k->converting = true;
+	k->asked_floor = k->n->sim->floor[k->name];
+	k->asked_ns = sim_world_now_ns(k->n->sim->w);
+	timer_del(k->n->env->sched, &k->hold);
+	if (ds_rnd(k->n, 8) == 0)
+		ds_set_timer(k->n, &k->cancel, ds_delay(k->n, 2 * NS_PER_MS));
+	sim_world_count(k->n->sim->w, "op.convert", 1);
+	dlm_convert(k->n->dlm, &k->l, modes[ds_rnd(k->n, n)], flags);
+	return true;
 }
 
 static void cancel_timer(struct timer *t)
@@ -324,13 +364,13 @@ static void op_timer(struct timer *t)
 {
 	struct ds_node *n = container_of(t, struct ds_node, op);
 	struct ds_sim *s = n->sim;
-	struct ds_lock *k = &n->lock[rnd(n, DS_NAMES)];
+	struct ds_lock *k = &n->lock[ds_rnd(n, DS_NAMES)];
 
-	set_timer(n, t, delay(n, 2 * NS_PER_MS));
+	ds_set_timer(n, t, ds_delay(n, 2 * NS_PER_MS));
 	if (n->leaving && !n->leave_called) {
 		bool idle = true;
 
-		for (unsigned i = 0; i < DS_NAMES; i++)
+		for (unsigned i = 0; i < DS_ALL; i++)
 			idle &= !n->lock[i].l.busy && n->lock[i].l.granted == DLM_NL;
 		if (idle) {
 			n->leave_called = true;
@@ -339,18 +379,20 @@ static void op_timer(struct timer *t)
 	}
 	if (s->winding_down || n->purged || n->leaving || !s->ops_left)
 		return;
-	if (rnd(n, 1500) == 0) {
+	if (ds_rnd(n, 1500) == 0) {
 		n->leaving = true;
 		return;
 	}
+	if (ds_rnd(n, 20) == 0)
+		ds_owner_start(n);
 	if (k->l.busy || k->l.granted != DLM_NL)
 		return;
-	if (rnd(n, 5) == 0)
+	if (ds_rnd(n, 5) == 0)
 		forget(k);
 	s->ops_left--;
-	if (rnd(n, 8) == 0)
-		set_timer(n, &k->cancel, delay(n, 2 * NS_PER_MS));
-	ask(k, rnd(n, 20) ? 1 + rnd(n, 5) : 0, (rnd(n, 5) ? 0 : DLM_NOQUEUE) | (rnd(n, 2) ? DLM_PR_WELCOME : 0));
+	if (ds_rnd(n, 8) == 0)
+		ds_set_timer(n, &k->cancel, ds_delay(n, 2 * NS_PER_MS));
+	ds_ask(k, ds_rnd(n, 20) ? 1 + ds_rnd(n, 5) : 0, (ds_rnd(n, 5) ? 0 : DLM_NOQUEUE) | (ds_rnd(n, 2) ? DLM_PR_WELCOME : 0));
 }
 
 /* ---- leaving, purged -------------------------------------------------------------------------------------------------------- */
@@ -391,7 +433,7 @@ static void on_purged(void *arg)
 
 	sim_world_count(n->sim->w, "fault.purged", 1);
 	n->purged = true;
-	set_timer(n, &n->drain, delay(n, 5 * NS_PER_MS));
+	ds_set_timer(n, &n->drain, ds_delay(n, 5 * NS_PER_MS));
 }
 
 /* Drain, release everything, start the next life; its first word will be that the last one is over. */
@@ -399,13 +441,13 @@ static void drain_timer(struct timer *t)
 {
 	struct ds_node *n = container_of(t, struct ds_node, drain);
 
-	for (unsigned i = 0; i < DS_NAMES; i++) {
+	for (unsigned i = 0; i < DS_ALL; i++) {
 		struct ds_lock *k = &n->lock[i];
 
-		give_up(k, DLM_NL);
+		ds_give_up(k, DLM_NL);
 		timer_del(n->env->sched, &k->hold);
 		if (k->l.busy || k->l.granted != DLM_NL) {
-			set_timer(n, t, delay(n, NS_PER_MS));
+			ds_set_timer(n, t, ds_delay(n, NS_PER_MS));
 			return;
 		}
 	}
@@ -437,6 +479,22 @@ static void config(struct ds_node *n)
 	c.one_directory = !strcmp(m, "one-directory");
 	c.no_fifo = !strcmp(m, "no-fifo");
 	c.bad_cell = !strcmp(m, "bad-cell");
+	c.no_remaster = !strcmp(m, "no-remaster");
+	c.no_barrier = !strcmp(m, "no-barrier");
+	c.cancel_lost = !strcmp(m, "cancel-lost");
+	c.conv_last = !strcmp(m, "conversions-last");
+	c.no_circle = !strcmp(m, "no-circle");
+	c.demote_unasked = !strcmp(m, "demote-unasked");
+	c.no_victim = !strcmp(m, "no-victim");
+	c.all_victims = !strcmp(m, "all-victims");
+	c.deadlock_unverified = !strcmp(m, "deadlock-unverified");
+	c.move_unrecorded = !strcmp(m, "move-unrecorded");
+	c.hold_uncapped = !strcmp(m, "hold-uncapped");
+	c.old_ring = !strcmp(m, "old-ring");
+	if (!strcmp(m, "no-resend"))
+		mesh_mutate(n->env->mesh, MESH_MUTATE_NO_RESEND);
+	if (c.old_ring)
+		mesh_mutate(n->env->mesh, MESH_MUTATE_OLD_RING);
 	dlm_set_config(n->dlm, &c);
 	if (!strcmp(m, "ignore-ring"))
 		cluster_mutate_ignore_ring(n->env->cluster);
@@ -446,7 +504,7 @@ static void lock_setup(struct ds_lock *k)
 {
 	char name[16];
 
-	snprintf(name, sizeof(name), "res%u", k->name);
+	snprintf(name, sizeof(name), "res%c", '0' + k->name);
 	timer_init(&k->hold, hold_over);
 	timer_init(&k->cancel, cancel_timer);
 	dlm_lock_init(k->n->dlm, &k->l, name, strlen(name));
@@ -472,18 +530,21 @@ void ds_node_start(void *arg, unsigned node, struct env *env)
 	n->dlm = dlm_new(env, &ev);
 	csv_assert(n->dlm);
 	config(n);
+	n->dlm->second_look = ds_owner_second_look;
+	n->dlm->second_look_arg = n;
 	ds_slot_active(s, (struct cluster_node){ node, n->incarnation });
 	dlm_set_expected_nodes(n->dlm, s->opt.nodes);
 	cluster_register(env->cluster, CHAN_FS, &u);
-	for (unsigned i = 0; i < DS_NAMES; i++) {
+	for (unsigned i = 0; i < DS_ALL; i++) {
 		n->lock[i].n = n;
 		n->lock[i].name = i;
 		lock_setup(&n->lock[i]);
 	}
+	ds_owner_init(n);
 	timer_init(&n->op, op_timer);
 	timer_init(&n->drain, drain_timer);
 	timer_init(&n->survey, survey_timer);
-	set_timer(n, &n->op, delay(n, 2 * NS_PER_MS));
+	ds_set_timer(n, &n->op, ds_delay(n, 2 * NS_PER_MS));
 }
 
 void ds_node_down(void *arg, unsigned node)
@@ -508,7 +569,7 @@ bool ds_node_idle(const struct ds_node *n)
 
 	if (!n->up || n->purged || n->leaving || !dlm_is_recovered(n->dlm) || n->dlm->purged_told)
 		return false;
-	for (unsigned i = 0; i < DS_NAMES; i++)
+	for (unsigned i = 0; i < DS_ALL; i++)
 		if (n->lock[i].l.busy || n->lock[i].l.granted != DLM_NL)
 			return false;
 	dlm_stats(n->dlm, &st);
@@ -518,6 +579,6 @@ bool ds_node_idle(const struct ds_node *n)
 /* One EX on everything: whoever is left over in a table somewhere is in the way. */
 void ds_node_sweep(struct ds_node *n)
 {
-	for (unsigned i = 0; i < DS_NAMES; i++)
-		ask(&n->lock[i], DLM_EX, 0);
+	for (unsigned i = 0; i < DS_ALL; i++)
+		ds_ask(&n->lock[i], DLM_EX, 0);
 }

@@ -10,7 +10,11 @@
  *      next is written
  *  D4  at the end everything is answered, and nothing is left in any table
  *  D5  nothing is granted where no view is usable
- *  fairness: nobody is granted before one who waits longer for the same resource
+ *  fairness (D2): nobody is granted before one who waits longer for the same resource, or while a conversion waits; of conversions
+ *      the first goes first but for those in its way
+ *  D7  (with D4) conversions do not wait for each other; one that fails leaves the old mode
+ *  D8  -EDEADLK goes to the greatest of a circle that there really was (dlmsim_owner.c); with D4: every circle ends
+ *  D9  no bast is held back longer than DLM_HOLD_MAX_NS from the grant on
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -52,12 +56,12 @@ static void check_steps(struct ds_sim *s)
 	for (unsigned i = 1; i <= s->opt.nodes; i++) {
 		struct ds_node *n = &s->node[i];
 
-		for (unsigned k = 0; n->up && k < DS_NAMES; k++) {
+		for (unsigned k = 0; n->up && k < DS_ALL; k++) {
 			struct ds_lock *l = &n->lock[k];
 
 			if (l->l.granted == l->seen)
 				continue;
-			if (l->l.granted > l->seen && l->l.granted != DLM_NL && !dlm_is_recovered(n->dlm))
+			if (!dlm_mode_covers(l->seen, l->l.granted) && l->l.granted != DLM_NL && !dlm_is_recovered(n->dlm))
 				ds_fail(s, "D5: n%u was granted res%u %s without a usable view", i, k,
 					dlm_mode_name(l->l.granted));
 			l->seen = l->l.granted;
@@ -70,12 +74,14 @@ static void check_steps(struct ds_sim *s)
 
 #define QUEUE_MAX 32
 
-struct queue { uint32_t n_granted, n_waiting; struct { uint32_t node; uint64_t reqid; } granted[QUEUE_MAX], waiting[QUEUE_MAX]; };
+struct entry { uint32_t node; uint64_t reqid; uint8_t mode, want; bool mark; };
+/* granted: without those that convert; reqid of those is the conversion's */
+struct queue { uint32_t n_granted, n_converting, n_waiting; struct entry granted[QUEUE_MAX], converting[QUEUE_MAX], waiting[QUEUE_MAX]; };
 
 static struct {
 	uint64_t stamp;
 	struct ring_id ring;
-	struct queue q[DS_NAMES];
+	struct queue q[DS_ALL];
 } before[SIM_NODES_MAX + 1];
 
 static unsigned name_index(const struct dlm_name *name)
@@ -83,74 +89,118 @@ static unsigned name_index(const struct dlm_name *name)
 	return name->b[3] - '0';
 }
 
+static bool put(struct entry *e, uint32_t *n, const struct dlm_lkb *k, uint64_t reqid)
+{
+	if (*n == QUEUE_MAX)
+		return false;
+	e[(*n)++] = (struct entry){ k->who.nodeid, reqid, k->mode, k->want, false };
+	return true;
+}
+
 static void read_queue(struct ds_sim *s, unsigned node, struct dlm_res *r, struct queue *q)
 {
+	uint32_t times[SIM_NODES_MAX + 1] = { 0 };
 	struct dlm_lkb *k;
+	bool fits = true;
 
-	q->n_granted = q->n_waiting = 0;
-	cds_list_for_each_entry(k, &r->granted, node) {
-		if (k->phantom)
-			continue;
-		if (q->n_granted == QUEUE_MAX) {
-			ds_fail(s, "D2: n%u: more holders than nodes", node);
-			return;
+	q->n_granted = q->n_converting = q->n_waiting = 0;
+	cds_list_for_each_entry(k, &r->granted, node)
+		if (!k->phantom) {
+			fits &= put(q->granted, &q->n_granted, k, k->reqid);
+			times[k->who.nodeid]++;
+			if (k->want)
+				ds_fail(s, "D2: n%u: node %u is granted and converts", node, k->who.nodeid);
 		}
-		q->granted[q->n_granted].node = k->who.nodeid;
-		q->granted[q->n_granted++].reqid = k->reqid;
+	cds_list_for_each_entry(k, &r->converting, node) {
+		fits &= put(q->converting, &q->n_converting, k, k->convid);
+		times[k->who.nodeid]++;
 	}
 	cds_list_for_each_entry(k, &r->waiting, node) {
-		if (q->n_waiting == QUEUE_MAX) {
-			ds_fail(s, "D2: n%u: more waiters than nodes", node);
-			return;
-		}
-		q->waiting[q->n_waiting].node = k->who.nodeid;
-		q->waiting[q->n_waiting++].reqid = k->reqid;
+		fits &= put(q->waiting, &q->n_waiting, k, k->reqid);
+		times[k->who.nodeid]++;
 	}
-	for (uint32_t a = 0; a < q->n_granted + q->n_waiting; a++) {
-		uint32_t na = a < q->n_granted ? q->granted[a].node : q->waiting[a - q->n_granted].node;
-
-		for (uint32_t b = a + 1; b < q->n_granted + q->n_waiting; b++)
-			if (na == (b < q->n_granted ? q->granted[b].node : q->waiting[b - q->n_granted].node))
-				ds_fail(s, "D2: n%u: node %u is twice on the lists of one resource", node, na);
-	}
+	if (!fits)
+		ds_fail(s, "D2: n%u: more holders or waiters than nodes", node);
+	for (uint32_t i = 1; i <= SIM_NODES_MAX; i++)
+		if (times[i] > 1)
+			ds_fail(s, "D2: n%u: node %u is twice on the lists of one resource", node, i);
 }
 
-static bool in_granted(const struct queue *q, uint32_t node, uint64_t reqid)
+static int at(const struct entry *e, uint32_t n, uint32_t node, uint64_t reqid)
 {
-	for (uint32_t i = 0; i < q->n_granted; i++)
-		if (q->granted[i].node == node && q->granted[i].reqid == reqid)
-			return true;
-	return false;
-}
-
-static int waiting_at(const struct queue *q, uint32_t node, uint64_t reqid)
-{
-	for (uint32_t i = 0; i < q->n_waiting; i++)
-		if (q->waiting[i].node == node && q->waiting[i].reqid == reqid)
+	for (uint32_t i = 0; i < n; i++)
+		if (e[i].node == node && e[i].reqid == reqid)
 			return i;
 	return -1;
 }
 
-static void check_fair(struct ds_sim *s, unsigned node, unsigned name, const struct queue *was, const struct queue *is)
+static const struct entry *held_by(const struct queue *q, uint32_t node)
 {
-	int first = INT32_MAX;		/* place of the longest waiting one that still waits */
+	for (uint32_t i = 0; i < q->n_granted; i++)
+		if (q->granted[i].node == node)
+			return &q->granted[i];
+	for (uint32_t i = 0; i < q->n_converting; i++)
+		if (q->converting[i].node == node)
+			return &q->converting[i];
+	return NULL;
+}
 
-	for (uint32_t i = 0; i < was->n_waiting; i++)
-		if (waiting_at(is, was->waiting[i].node, was->waiting[i].reqid) >= 0) {
-			first = i;
-			break;
+/* Does what `mode` stands in the way of the conversion `first`, or of one in its way, and so on? */
+static bool is_in_way(struct queue *q, int first, uint32_t node, uint8_t mode)
+{
+	bool more = true;
+
+	for (uint32_t i = 0; i < q->n_converting; i++)
+		q->converting[i].mark = (int)i == first;
+	while (more) {
+		more = false;
+		for (uint32_t y = 0; y < q->n_converting; y++) {
+			if (!q->converting[y].mark)
+				continue;
+			if (q->converting[y].node != node && !dlm_compatible(mode, q->converting[y].want))
+				return true;
+			for (uint32_t x = 0; x < q->n_converting; x++)
+				if (!q->converting[x].mark && !dlm_compatible(q->converting[x].mode, q->converting[y].want))
+					q->converting[x].mark = more = true;
 		}
-	for (uint32_t i = 0; i < is->n_granted; i++) {
-		int at;
+	}
+	return false;
+}
 
-		if (in_granted(was, is->granted[i].node, is->granted[i].reqid))
+static void check_fair(struct ds_sim *s, unsigned node, unsigned name, struct queue *was, const struct queue *is)
+{
+	int first = INT32_MAX, conv = -1;	/* places of the first request and conversion that still wait */
+
+	for (uint32_t i = 0; i < was->n_waiting && first == INT32_MAX; i++)
+		if (at(is->waiting, is->n_waiting, was->waiting[i].node, was->waiting[i].reqid) >= 0)
+			first = i;
+	for (uint32_t i = 0; i < was->n_converting && conv < 0; i++)
+		if (at(is->converting, is->n_converting, was->converting[i].node, was->converting[i].reqid) >= 0)
+			conv = i;
+	/* Who has just come may have put others in the way of the first (behind all that were there: conv stays). */
+	for (uint32_t i = 0; i < is->n_converting && was->n_converting < QUEUE_MAX; i++)
+		if (at(was->converting, was->n_converting, is->converting[i].node, is->converting[i].reqid) < 0)
+			was->converting[was->n_converting++] = is->converting[i];
+	for (uint32_t i = 0; i < is->n_granted; i++) {
+		const struct entry *g = &is->granted[i], *old = held_by(was, g->node);
+		int place;
+
+		if (at(was->granted, was->n_granted, g->node, g->reqid) >= 0 || (old && old->reqid > g->reqid))
+			continue;		/* it held that already (or has it back after a conversion that failed) */
+		place = at(was->converting, was->n_converting, g->node, g->reqid);
+		if (conv >= 0 && (place < 0 || place > conv) && (!old || !is_in_way(was, conv, g->node, old->mode)))
+			ds_fail(s, "fairness: res%u at n%u: node %u (%s -> %s) was granted before the conversion of node %u (%s -> %s)",
+				name, node, g->node, old ? dlm_mode_name(old->mode) : "new", dlm_mode_name(g->mode),
+				was->converting[conv].node, dlm_mode_name(was->converting[conv].mode),
+				dlm_mode_name(was->converting[conv].want));
+		if (old)
 			continue;
-		at = waiting_at(was, is->granted[i].node, is->granted[i].reqid);
-		if (at < 0)
-			at = was->n_waiting;
-		if (at > first)
+		place = at(was->waiting, was->n_waiting, g->node, g->reqid);
+		if (place < 0)
+			place = was->n_waiting;
+		if (place > first)
 			ds_fail(s, "fairness: res%u at n%u: node %u was granted before node %u that waited longer", name, node,
-				is->granted[i].node, was->waiting[first].node);
+				g->node, was->waiting[first].node);
 	}
 }
 
@@ -159,7 +209,7 @@ static void check_masters(struct ds_sim *s)
 	for (unsigned i = 1; i <= s->opt.nodes; i++) {
 		struct ds_node *n = &s->node[i];
 		struct dlm_res *r, *tmp;
-		struct queue now[DS_NAMES];
+		struct queue now[DS_ALL];
 		uint64_t stamp;
 		bool same;
 
@@ -168,7 +218,7 @@ static void check_masters(struct ds_sim *s)
 			continue;
 		}
 		stamp = n->dlm->st.messages_received + n->dlm->st.grants + n->dlm->st.requests + n->dlm->st.downgrades +
-			n->dlm->st.cancels;
+			n->dlm->st.cancels + n->dlm->st.conversions + n->dlm->st.basts + n->dlm->st.demotions;
 		stamp = stamp << 20 | HASH_COUNT(n->dlm->resources);
 		same = ring_eq(before[i].ring, n->dlm->view.ring);
 		if (same && before[i].stamp == stamp)
@@ -200,9 +250,18 @@ void ds_oracle_step(void *arg)
 		return;
 	check_steps(s);
 	check_masters(s);
-	for (unsigned i = 1; i <= s->opt.nodes; i++)
-		if (s->node[i].up && s->node[i].dlm->st.bad_messages)
+	for (unsigned i = 1; i <= s->opt.nodes; i++) {
+		struct dlm_client *c;
+
+		if (!s->node[i].up)
+			continue;
+		if (s->node[i].dlm->st.bad_messages)
 			ds_fail(s, "n%u took a message for a bad one: %s", i, dlm_bad_reason(s->node[i].dlm));
+		cds_list_for_each_entry(c, &s->node[i].dlm->rest, rest)
+			if (c->rest_end_ns > c->granted_ns + DLM_HOLD_MAX_NS)
+				ds_fail(s, "D9: n%u: who waits for res%c is to wait %.1f ms for the minimum hold alone", i, c->name.b[3],
+					(c->rest_end_ns - c->granted_ns) / 1e6);
+	}
 }
 
 void ds_oracle_free(struct ds_sim *s)
@@ -226,7 +285,7 @@ static void ghosts_drop(struct ds_sim *s, struct cluster_node who, bool also_wri
 void ds_oracle_died(struct ds_sim *s, struct ds_node *n, bool process_only)
 {
 	(void)process_only;
-	for (unsigned k = 0; k < DS_NAMES; k++) {
+	for (unsigned k = 0; k < DS_ALL; k++) {
 		struct dlm_lock *l = &n->lock[k].l;
 
 		if (l->granted == DLM_NL)
@@ -309,7 +368,7 @@ void ds_oracle_end(struct ds_sim *s)
 			ds_fail(s, "D4: n%u is not back", i);
 			continue;
 		}
-		for (unsigned k = 0; k < DS_NAMES; k++)
+		for (unsigned k = 0; k < DS_ALL; k++)
 			if (n->lock[k].l.busy)
 				ds_fail(s, "D4: n%u: request for res%u %s is not answered (state %d, lock manager %d)", i, k,
 					dlm_mode_name(n->lock[k].l.wanted), dlm_client_find(n->dlm,

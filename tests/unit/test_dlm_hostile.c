@@ -57,8 +57,15 @@ START_TEST(every_service_message_survives_the_wire)
 		uint8_t buf[512];
 		size_t len;
 
-		if (t == DLM_M_FORWARD || t == DLM_M_BACK || t == DLM_M_BAST)
+		if (t == DLM_M_FORWARD || t == DLM_M_BACK || t == DLM_M_BAST || t == DLM_M_CONVERT)
 			m.mode = DLM_CW;
+		if (t == DLM_M_PROBE || t == DLM_M_CHASE) {
+			m.probe.owner = 0x1112131415161718;
+			m.probe.reqid = 0x2122232425262728;
+			m.probe.path = 0x3132333435363738;
+			m.probe.round = 0x41424344;
+			m.probe.hops = 0x51;
+		}
 		len = make(NULL, buf, &m);
 		ck_assert_ptr_null(decode(buf, len, &back));
 		ck_assert_mem_eq(&m, &back, sizeof(m));

@@ -71,6 +71,9 @@ int mesh_send(struct mesh *m, uint32_t to, enum cluster_chan chan, const void *b
 const struct mesh_stats *mesh_stats(const struct mesh *m);
 /* What was wrong with the last bad frame, for the log; "" when there was none. */
 const char *mesh_bad_reason(const struct mesh *m);
+/* For tests only: a guard removed; the simulator must find out. */
+enum mesh_mutation { MESH_MUTATE_NONE, MESH_MUTATE_NO_RESEND, MESH_MUTATE_OLD_RING };
+void mesh_mutate(struct mesh *m, enum mesh_mutation what);
 /* Oldest unacknowledged message to `peer`, milliseconds; 0 when none: how long a member has been unreachable. */
 uint64_t mesh_unacked_ms(struct mesh *m, uint32_t peer);
 
