@@ -106,3 +106,13 @@ int csv_size_parse(const char *text, uint64_t *ret_size_bytes)
 	*ret_size_bytes = x;
 	return 0;
 }
+
+char *csv_trim(char *text)
+{
+	char *end;
+
+	text += strspn(text, " \t\r\n");
+	for (end = text + strlen(text); end > text && strchr(" \t\r\n", end[-1]);)
+		*--end = '\0';
+	return text;
+}

@@ -27,4 +27,7 @@ char *csv_size_to_text(uint64_t size_bytes, char ret[static CSV_SIZE_TEXT_BYTES]
  */
 int csv_size_parse(const char *text, uint64_t *ret_size_bytes) csv_must_check;
 
+/* Without white space at both ends: cut off in place at the end, what begins behind that of the front is returned. */
+char *csv_trim(char *text);
+
 #endif

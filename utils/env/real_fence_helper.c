@@ -30,22 +30,12 @@
 #include <unistd.h>
 
 #include "utils/base/base.h"
+#include "utils/base/text.h"
 
 #define STATUS_EVERY_MS 500
 #define STATUS_OFF 2
 
 /* ---- configuration -------------------------------------------------------------------------------------------------- */
-
-static char *trim(char *s)
-{
-	char *end = s + strlen(s);
-
-	while (*s == ' ' || *s == '\t')
-		s++;
-	while (end > s && strchr(" \t\r\n", end[-1]))
-		*--end = '\0';
-	return s;
-}
 
 static int conf_line(const char *path, unsigned line, char *s, uint32_t nodeid, bool *in_section, bool *found,
 		     struct fence_conf *c, struct csv_err *err)
@@ -70,8 +60,8 @@ static int conf_line(const char *path, unsigned line, char *s, uint32_t nodeid, 
 	if (!*in_section)
 		return 0;
 	*value++ = '\0';
-	s = trim(s);
-	value = trim(value);
+	s = csv_trim(s);
+	value = csv_trim(value);
 	if (!strcmp(s, "agent")) {
 		snprintf(c->agent, sizeof(c->agent), "%s", value);
 	} else if (!strcmp(s, "timeout")) {
@@ -112,7 +102,7 @@ int fence_conf_read(const char *path, uint32_t nodeid, struct fence_conf *ret, s
 		if (!strchr(buf, '\n') && !feof(f))
 			rc = csv_err_set(err, -E2BIG, "%s: line %u: longer than %zu bytes", path, line, sizeof(buf) - 2);
 		else
-			rc = conf_line(path, line, trim(buf), nodeid, &in_section, &found, ret, err);
+			rc = conf_line(path, line, csv_trim(buf), nodeid, &in_section, &found, ret, err);
 	}
 	fclose(f);
 	if (rc == 0 && !found)

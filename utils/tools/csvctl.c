@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config.h"
@@ -45,6 +46,14 @@ const char *cc_opt_nth(const struct cc *cc, const char *name, unsigned i)
 		if (!strcmp(cc->cmd->opts[cc->value[k].opt].name, name) && !i--)
 			return cc->value[k].value;
 	return NULL;
+}
+
+int64_t cc_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 enum rpc_code cc_opt_number(struct cc *cc, const char *name, json_int_t min, json_int_t max, json_int_t *ret)

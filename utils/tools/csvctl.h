@@ -75,6 +75,9 @@ enum rpc_code cc_opt_number(struct cc *cc, const char *name, json_int_t min, jso
 /* Error: message into the reply, and returns code. */
 enum rpc_code cc_fail(struct cc *cc, enum rpc_code code, const char *fmt, ...) csv_printf_like(3, 4);
 
+/* Of a clock that only goes forward. */
+int64_t cc_now_ms(void);
+
 /* csvctl_out.c */
 void cc_print(const struct cc *cc);
 /* csvctl_help.c */

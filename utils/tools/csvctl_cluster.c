@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <corosync/cmap.h>
 #include <corosync/quorum.h>
@@ -43,14 +42,6 @@ bool admin_look(struct admin_seen *ret)
 	return ret->got;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return ts.tv_sec * 1000ll + ts.tv_nsec / 1000000;
-}
-
 /* Follows corosync's word until there is quorum; false: time is over, corosync is gone, or a signal came. */
 static bool follow(struct cc *cc, int64_t until, struct admin_seen *ret)
 {
@@ -64,8 +55,8 @@ static bool follow(struct cc *cc, int64_t until, struct admin_seen *ret)
 		return false;
 	if (quorum_context_set(h, ret) == CS_OK && quorum_fd_get(h, &p.fd) == CS_OK &&
 	    quorum_trackstart(h, CS_TRACK_CURRENT | CS_TRACK_CHANGES) == CS_OK)
-		while (!ret->quorate && !*cc->cancelled && now_ms() < until) {
-			if (poll(&p, 1, (int)csv_min(until - now_ms(), (int64_t)1000)) > 0 && quorum_dispatch(h, CS_DISPATCH_ALL) != CS_OK)
+		while (!ret->quorate && !*cc->cancelled && cc_now_ms() < until) {
+			if (poll(&p, 1, (int)csv_min(until - cc_now_ms(), (int64_t)1000)) > 0 && quorum_dispatch(h, CS_DISPATCH_ALL) != CS_OK)
 				break;
 		}
 	quorum_finalize(h);
@@ -74,7 +65,7 @@ static bool follow(struct cc *cc, int64_t until, struct admin_seen *ret)
 
 enum rpc_code cc_cluster_wait(struct cc *cc)
 {
-	int64_t from = now_ms(), until = from + cc->timeout_ms;
+	int64_t from = cc_now_ms(), until = from + cc->timeout_ms;
 	struct cluster_facts f;
 	struct admin_seen s;
 	bool said = false;
@@ -82,7 +73,7 @@ enum rpc_code cc_cluster_wait(struct cc *cc)
 	while (!follow(cc, until, &s)) {
 		if (*cc->cancelled)
 			return cc_fail(cc, RPC_INTERRUPTED, "interrupted");
-		if (now_ms() >= until)
+		if (cc_now_ms() >= until)
 			return cc_fail(cc, RPC_TIMEOUT, s.got ? "no quorum after %d s: %u nodes are here; start more nodes, see: corosync-quorumtool -s" :
 				       "corosync does not answer after %d s: start it: systemctl start corosync", cc->timeout_ms / 1000, s.n);
 		if (cc->progress && !said)
@@ -93,7 +84,7 @@ enum rpc_code cc_cluster_wait(struct cc *cc)
 	if (cluster_facts_read(&f, NULL))
 		memset(&f, 0, sizeof(f));
 	rpc_reply_add_take(cc->reply, json_pack("{s:s, s:b, s:i, s:I}", "name", f.cluster_name, "quorate", true, "members", (int)s.n, "waited_ms",
-						(json_int_t)(now_ms() - from)));
+						(json_int_t)(cc_now_ms() - from)));
 	return RPC_OK;
 }
 

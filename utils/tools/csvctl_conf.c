@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "utils/base/base.h"
+#include "utils/base/text.h"
 
 #define TOKEN_MS 3000		/* corosync's default */
 #define TOKEN_COEFFICIENT_MS 650
@@ -28,17 +29,6 @@ struct parse {
 	struct conf *c;
 	struct csv_err *err;
 };
-
-static char *trim(char *s)
-{
-	char *end = s + strlen(s);
-
-	while (*s == ' ' || *s == '\t')
-		s++;
-	while (end > s && strchr(" \t\r\n", end[-1]))
-		*--end = '\0';
-	return s;
-}
 
 static int take_text(const struct parse *p, const char *key, const char *value, char *ret, size_t size)
 {
@@ -150,7 +140,7 @@ static int parse_line(struct parse *p, char *s)
 	size_t n;
 	char *value;
 
-	s = trim(s);
+	s = csv_trim(s);
 	n = strlen(s);
 	if (!n || *s == '#')
 		return 0;
@@ -162,7 +152,7 @@ static int parse_line(struct parse *p, char *s)
 	}
 	if (s[n - 1] == '{') {
 		s[n - 1] = '\0';
-		s = trim(s);
+		s = csv_trim(s);
 		if (p->depth == ARRAY_SIZE(p->section))
 			return csv_err_set(p->err, -EINVAL, "%s: line %u: sections in sections in sections: is a } missing?", p->path, p->line);
 		if (take_text(p, "a section's name", s, p->section[p->depth], sizeof(p->section[0])))
@@ -179,7 +169,7 @@ static int parse_line(struct parse *p, char *s)
 	if (!value)
 		return csv_err_set(p->err, -EINVAL, "%s: line %u: '%.40s': write KEY: VALUE, SECTION { or }", p->path, p->line, s);
 	*value++ = '\0';
-	return key_value(p, trim(s), trim(value));
+	return key_value(p, csv_trim(s), csv_trim(value));
 }
 
 int conf_parse(const char *text, const char *path, struct conf *ret, struct csv_err *err)

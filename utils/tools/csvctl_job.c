@@ -10,21 +10,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <time.h>
 
 #include "utils/rpc/rpc_client.h"
 
 #define MIGRATOR "csvfs-migrator"
 #define POLL_MS 100
 #define AWAY_MAX_MS 10000		/* a coordinator that restarts meanwhile */
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 static enum rpc_code call(struct cc *cc, const char *verb, const json_t *args, int timeout_ms, json_t **ret)
 {
@@ -105,13 +96,13 @@ static enum rpc_code finish(struct cc *cc, json_t *reply, const json_t *job)
 
 static enum rpc_code wait_for(struct cc *cc, const char *id)
 {
-	int64_t begin = now_ms(), answered = begin;
+	int64_t begin = cc_now_ms(), answered = begin;
 	json_t *args = json_pack("{s:s}", "id", id);
 	enum rpc_code code = RPC_OK;
 
 	for (;;) {
 		json_t *reply = NULL, *job;
-		int64_t now = now_ms();
+		int64_t now = cc_now_ms();
 
 		if (*cc->cancelled) {
 			code = cc_fail(cc, RPC_INTERRUPTED, "job %s goes on; see: csvctl job show %s", id, id);

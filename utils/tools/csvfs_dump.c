@@ -16,20 +16,16 @@
 #include "csvfs/format.h"
 #include "journal/mhdr.h"
 #include "utils/base/text.h"
-#include "utils/env/real.h"
+#include "utils/tools/vtool.h"
 
 #include "config.h"
 
 struct tool {
-	const char *path, *what;
+	struct vtool v;
+	const char *what;
 	bool have_number;
 	uint64_t number;
-	struct clock clock;
-	struct sched *sched;
-	struct loop *loop;
-	struct blk *blk;
 	struct csv_geom g;
-	struct csv_err err;
 	uint32_t magic;			/* of the block asked for */
 	int exit;
 };
@@ -161,10 +157,10 @@ static void print_body(struct tool *t, const struct csv_inode *d, bool deep, int
 
 static int read_block(struct tool *t, uint64_t blkno, void *buf)
 {
-	int r = blk_read(t->blk, blkno << CSV_BLOCK_SHIFT, buf, CSV_BLOCK_SIZE);
+	int r = blk_read(t->v.blk, blkno << CSV_BLOCK_SHIFT, buf, CSV_BLOCK_SIZE);
 
 	if (r < 0)
-		csv_err_set(&t->err, r, "block %" PRIu64 ": read: %s", blkno, csv_err_describe(r));
+		csv_err_set(&t->v.err, r, "block %" PRIu64 ": read: %s", blkno, csv_err_describe(r));
 	return r;
 }
 
@@ -196,7 +192,7 @@ static void print_block(struct tool *t, uint64_t blkno, bool deep, int depth)
 	uint32_t magic;
 
 	if (!p || read_block(t, blkno, p) < 0) {
-		printf("block %" PRIu64 ": %s\n", blkno, p ? t->err.text : "out of memory");
+		printf("block %" PRIu64 ": %s\n", blkno, p ? t->v.err.text : "out of memory");
 		t->exit = 1;
 		goto out;
 	}
@@ -292,9 +288,9 @@ out:
 static int want_below(struct tool *t, uint64_t limit)
 {
 	if (!t->have_number)
-		return csv_err_set(&t->err, -EINVAL, "%s: which?  give a number below %" PRIu64, t->what, limit);
+		return csv_err_set(&t->v.err, -EINVAL, "%s: which?  give a number below %" PRIu64, t->what, limit);
 	if (t->number >= limit)
-		return csv_err_set(&t->err, -EINVAL, "%s %" PRIu64 ": must be below %" PRIu64, t->what, t->number, limit);
+		return csv_err_set(&t->v.err, -EINVAL, "%s %" PRIu64 ": must be below %" PRIu64, t->what, t->number, limit);
 	return 0;
 }
 
@@ -326,7 +322,7 @@ static int dump(struct tool *t)
 		if (!r)
 			print_journal(t, t->number);
 	} else if (!strcmp(t->what, "block") || !strcmp(t->what, "inode") || !strcmp(t->what, "tree")) {
-		r = want_below(t, t->blk->size_bytes >> CSV_BLOCK_SHIFT);
+		r = want_below(t, t->v.blk->size_bytes >> CSV_BLOCK_SHIFT);
 		if (!r)
 			print_block(t, t->number, !strcmp(t->what, "tree"), 0);
 		if (!r && strcmp(t->what, "block") && t->magic != CSV_MAGIC_INODE) {
@@ -334,54 +330,33 @@ static int dump(struct tool *t)
 			t->exit = 1;
 		}
 	} else {
-		r = csv_err_set(&t->err, -EINVAL, "\"%s\": must be super, slot, group, bitmap, inode, block, journal or tree", t->what);
+		r = csv_err_set(&t->v.err, -EINVAL, "\"%s\": must be super, slot, group, bitmap, inode, block, journal or tree", t->what);
 	}
 	return r;
 }
 
-static void work(void *arg)
+static int work(void *arg)
 {
 	struct tool *t = arg;
 	struct csv_err note = CSV_ERR_INIT;
-	int r = csv_super_read(t->blk, &t->g, &note, &t->err);
+	int r = csv_super_read(t->v.blk, &t->g, &note, &t->v.err);
 
 	if (note.code)
 		fprintf(stderr, "csvfs-dump: note: %s\n", note.text);
-	if (r < 0)
+	if (r < 0) {
 		t->exit = 1;
-	else if (dump(t) < 0)
-		t->exit = 2;
-	loop_stop(t->loop);
-}
-
-static int run(struct tool *t)
-{
-	int r;
-
-	real_clock_init(&t->clock);
-	t->sched = sched_new(&t->clock);
-	if (!t->sched)
-		return csv_err_set(&t->err, -ENOMEM, "out of memory");
-	r = loop_new(t->sched, &t->loop, &t->err);
-	if (!r)
-		r = real_blk_open(t->path, BLK_O_BUFFERED | BLK_O_RDONLY, t->loop, &t->blk, &t->err);
-	if (!r) {
-		r = sched_spawn(t->sched, "dump", work, t);
-		if (!r)
-			loop_run(t->loop);
-		if (t->exit && t->err.code)
-			csv_err_prefix(&t->err, "%s", t->path);
-		blk_close(t->blk);
+		return r;
 	}
-	loop_free(t->loop);
-	sched_free(t->sched);
+	r = dump(t);
+	if (r < 0)
+		t->exit = 2;
 	return r;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'V' }, { 0 } };
-	struct tool t = { .err = CSV_ERR_INIT, .what = "super" };
+	struct tool t = { .what = "super" };
 	char *end;
 	int c;
 
@@ -396,7 +371,7 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return 2;
 	}
-	t.path = argv[optind];
+	vtool_init(&t.v, argv[optind]);
 	if (argc - optind > 1)
 		t.what = argv[optind + 1];
 	if (argc - optind > 2) {
@@ -408,9 +383,9 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	if (run(&t) < 0)
-		t.exit = 1;
-	if (t.exit && t.err.code)
-		fprintf(stderr, "csvfs-dump: %s\n", t.err.text);
+	if (vtool_run(&t.v, BLK_O_BUFFERED | BLK_O_RDONLY, "dump", work, &t) < 0) {
+		fprintf(stderr, "csvfs-dump: %s\n", t.v.err.text);
+		t.exit = t.exit ? t.exit : 1;
+	}
 	return t.exit;
 }

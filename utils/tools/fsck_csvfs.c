@@ -18,28 +18,20 @@
 #include "csvfs/check/check.h"
 #include "csvfs/csvfs_format.h"
 #include "utils/base/text.h"
-#include "utils/env/real.h"
+#include "utils/tools/vtool.h"
 
 #include "config.h"
 
 #define ALIVE_MS 3000u			/* csvfsd beats every 500 ms */
-#define PROGRESS_NS (200 * NS_PER_MS)
 
 /* fsck(8) */
 enum { FSCK_OK = 0, FSCK_FIXED = 1, FSCK_LEFT = 4, FSCK_FAILED = 8, FSCK_USAGE = 16, FSCK_CANCELLED = 32 };
 
 struct tool {
-	const char *path;
-	bool fix;
-	struct clock clock;
-	struct sched *sched;
-	struct loop *loop;
-	struct blk *blk;
+	struct vtool v;
+	bool fix, shown;
 	struct check_options opt;
 	struct check_result res;
-	struct csv_err err;
-	bool tty, shown;
-	uint64_t shown_ns;
 	int exit;
 };
 
@@ -87,17 +79,15 @@ static void report(void *arg, enum check_level level, const char *line)
 	struct tool *t = arg;
 
 	hide_progress(t);
-	printf("%s: %s%s\n", t->path, level == CHECK_NOTE ? "note: " : "", line);
+	printf("%s: %s%s\n", t->v.path, level == CHECK_NOTE ? "note: " : "", line);
 }
 
 static void progress(void *arg, const char *what, uint64_t done, uint64_t total)
 {
 	struct tool *t = arg;
-	uint64_t now = clock_mono_ns(&t->clock);
 
-	if (!t->tty || now - t->shown_ns < PROGRESS_NS)
+	if (!vtool_progress_due(&t->v, false))
 		return;
-	t->shown_ns = now;
 	t->shown = true;
 	fprintf(stderr, "\r\033[K%s: %" PRIu64 " of %" PRIu64, what, done, total);
 }
@@ -109,18 +99,18 @@ static void summary(struct tool *t)
 
 	hide_progress(t);
 	if (r->records)
-		printf("%s: %" PRIu64 " journal records, %" PRIu64 " blocks replayed in memory; the next mount does it on the volume\n", t->path,
+		printf("%s: %" PRIu64 " journal records, %" PRIu64 " blocks replayed in memory; the next mount does it on the volume\n", t->v.path,
 		       r->records, r->replayed_blk);
-	printf("%s: %s: %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64 " others, %" PRIu64 " orphans; %s of %s used\n", t->path,
+	printf("%s: %s: %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64 " others, %" PRIu64 " orphans; %s of %s used\n", t->v.path,
 	       r->errors ? "NOT in order" : "in order", r->files, r->dirs, r->others, r->orphans,
 	       csv_size_to_text((r->data_blk + r->meta_blk) * CSV_BLOCK_SIZE, used), csv_size_to_text(r->total_blk * CSV_BLOCK_SIZE, total));
 	if (r->errors)
-		printf("%s: %" PRIu64 " error%s\n", t->path, r->errors, r->errors == 1 ? "" : "s");
+		printf("%s: %" PRIu64 " error%s\n", t->v.path, r->errors, r->errors == 1 ? "" : "s");
 }
 
 static int check(struct tool *t)
 {
-	int r = check_volume(t->blk, &t->opt, &t->res, &t->err);
+	int r = check_volume(t->v.blk, &t->opt, &t->res, &t->v.err);
 
 	hide_progress(t);
 	return r;
@@ -129,10 +119,10 @@ static int check(struct tool *t)
 static int refuse_alive(struct tool *t)
 {
 	char who[160];
-	int r = check_alive(t->blk, ALIVE_MS, who, sizeof(who), &t->err);
+	int r = check_alive(t->v.blk, ALIVE_MS, who, sizeof(who), &t->v.err);
 
 	if (r > 0)
-		return csv_err_set(&t->err, -EBUSY, "it is mounted: %s writes heartbeats; unmount it on every node first, or use -n", who);
+		return csv_err_set(&t->v.err, -EBUSY, "it is mounted: %s writes heartbeats; unmount it on every node first, or use -n", who);
 	return r;
 }
 
@@ -144,66 +134,42 @@ static int refuse_mounted(struct tool *t, uint64_t took_ns)
 	if (r < 0)
 		return r;
 	if (t->res.slots_active)
-		return csv_err_set(&t->err, -EBUSY,
+		return csv_err_set(&t->v.err, -EBUSY,
 				   "%u slot%s not been released: a node has it mounted, or was lost; mount it once (that replays the journals of "
 				   "lost nodes) and unmount it everywhere, or use -n", t->res.slots_active,
 				   t->res.slots_active == 1 ? " has" : "s have");
 	return 0;
 }
 
-static void work(void *arg)
+static int work(void *arg)
 {
 	struct tool *t = arg;
 	int r = t->fix ? refuse_alive(t) : 0, fixed = 0;
-	uint64_t begin_ns = clock_mono_ns(&t->clock);
+	uint64_t begin_ns = clock_mono_ns(&t->v.clock);
 
 	if (!r)
 		r = check(t);
 	if (!r && t->fix)
-		r = refuse_mounted(t, clock_mono_ns(&t->clock) - begin_ns);
+		r = refuse_mounted(t, clock_mono_ns(&t->v.clock) - begin_ns);
 	if (!r && t->fix && t->res.super_bad) {
-		fixed = r = check_repair_super(t->blk, &t->err);
+		fixed = r = check_repair_super(t->v.blk, &t->v.err);
 		if (r > 0) {
-			printf("%s: superblock: %d block%s written again from the good copy; checking once more\n", t->path, r, r == 1 ? "" : "s");
+			printf("%s: superblock: %d block%s written again from the good copy; checking once more\n", t->v.path, r, r == 1 ? "" : "s");
 			r = check(t);
 		}
 	}
 	if (!r)
 		summary(t);
 	if (!r && t->fix && t->res.errors)
-		printf("%s: this version repairs superblock copies only; save what is readable, or restore from a backup\n", t->path);
+		printf("%s: this version repairs superblock copies only; save what is readable, or restore from a backup\n", t->v.path);
 	t->exit = r < 0 ? FSCK_FAILED : t->res.errors ? FSCK_LEFT : fixed ? FSCK_FIXED : FSCK_OK;
-	loop_stop(t->loop);
-}
-
-static int run(struct tool *t)
-{
-	int r;
-
-	real_clock_init(&t->clock);
-	t->sched = sched_new(&t->clock);
-	if (!t->sched)
-		return csv_err_set(&t->err, -ENOMEM, "out of memory");
-	r = loop_new(t->sched, &t->loop, &t->err);
-	if (!r)
-		r = real_blk_open(t->path, BLK_O_BUFFERED | (t->fix ? 0 : BLK_O_RDONLY), t->loop, &t->blk, &t->err);
-	if (!r) {
-		r = sched_spawn(t->sched, "fsck", work, t);
-		if (!r)
-			loop_run(t->loop);
-		if (t->err.code && t->exit == FSCK_FAILED)
-			csv_err_prefix(&t->err, "%s", t->path);
-		blk_close(t->blk);
-	}
-	loop_free(t->loop);
-	sched_free(t->sched);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'V' }, { 0 } };
-	struct tool t = { .err = CSV_ERR_INIT, .exit = FSCK_FAILED };
+	struct tool t = { .exit = FSCK_FAILED };
 	bool only = false;
 	int c;
 
@@ -222,11 +188,10 @@ int main(int argc, char **argv)
 		return FSCK_USAGE;
 	}
 	signals();
-	t.path = argv[optind];
-	t.tty = isatty(STDERR_FILENO);
+	vtool_init(&t.v, argv[optind]);
 	t.opt = (struct check_options){ .report = report, .progress = progress, .arg = &t };
-	if (run(&t) < 0 || t.exit == FSCK_FAILED) {
-		fprintf(stderr, "fsck.csvfs: %s\n", t.err.text);
+	if (vtool_run(&t.v, BLK_O_BUFFERED | (t.fix ? 0 : BLK_O_RDONLY), "fsck", work, &t) < 0) {
+		fprintf(stderr, "fsck.csvfs: %s\n", t.v.err.text);
 		return FSCK_FAILED;
 	}
 	return t.exit;

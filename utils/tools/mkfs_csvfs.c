@@ -24,29 +24,20 @@
 
 #include "csvfs/mkfs.h"
 #include "utils/base/text.h"
-#include "utils/env/real.h"
+#include "utils/tools/vtool.h"
 
 #include "config.h"
 
 #define WATCH_MS 2000u			/* csvfsd beats every 500 ms */
-#define PROGRESS_NS (200 * NS_PER_MS)
 
 enum { EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 static volatile sig_atomic_t writing;
 
 struct tool {
-	const char *path;
+	struct vtool v;
 	bool force;
 	struct csvfs_mkfs_options opt;
-	struct clock clock;
-	struct sched *sched;
-	struct loop *loop;
-	struct blk *blk;
 	struct csv_geom geom;
-	struct csv_err err;
-	int rc;
-	bool tty;
-	uint64_t shown_ns;
 };
 
 static void usage(FILE *out)
@@ -84,7 +75,7 @@ static int check_mounts(struct tool *t, const struct stat *st)
 
 	while (f && !rc && (m = getmntent(f)))
 		if (m->mnt_fsname[0] == '/' && same_device(st, m->mnt_fsname))
-			rc = csv_err_set(&t->err, -EBUSY, "it is mounted on %s: unmount it first (umount %s)", m->mnt_dir, m->mnt_dir);
+			rc = csv_err_set(&t->v.err, -EBUSY, "it is mounted on %s: unmount it first (umount %s)", m->mnt_dir, m->mnt_dir);
 	if (f)
 		endmntent(f);
 	return rc;
@@ -105,7 +96,7 @@ static int check_loops(struct tool *t, const struct stat *st)
 		if (f && fgets(path, sizeof(path), f)) {
 			path[strcspn(path, "\n")] = 0;
 			if (same_device(st, path))
-				rc = csv_err_set(&t->err, -EBUSY, "it is the backing file of /dev/%.*s: use that device, or detach it (losetup -d)",
+				rc = csv_err_set(&t->v.err, -EBUSY, "it is the backing file of /dev/%.*s: use that device, or detach it (losetup -d)",
 						 (int)strcspn(g.gl_pathv[i] + strlen("/sys/block/"), "/"),
 						 g.gl_pathv[i] + strlen("/sys/block/"));
 		}
@@ -136,12 +127,12 @@ static blkid_probe probe_new(int fd)
 /* Without -f: refuses over a signature.  With it: erases them all, so that nothing takes the device for what it was. */
 static int check_signatures(struct tool *t, bool erase)
 {
-	int fd = open(t->path, (erase ? O_RDWR : O_RDONLY) | O_CLOEXEC), rc = 0;
+	int fd = open(t->v.path, (erase ? O_RDWR : O_RDONLY) | O_CLOEXEC), rc = 0;
 	blkid_probe pr = fd < 0 ? NULL : probe_new(fd);
 	const char *type = NULL, *label = NULL;
 
 	if (!pr) {
-		rc = csv_err_set(&t->err, fd < 0 ? -errno : -EIO, "looking for other file systems on it: %s", strerror(fd < 0 ? errno : EIO));
+		rc = csv_err_set(&t->v.err, fd < 0 ? -errno : -EIO, "looking for other file systems on it: %s", strerror(fd < 0 ? errno : EIO));
 		goto out;
 	}
 	while (!rc && blkid_do_probe(pr) == 0) {
@@ -150,13 +141,13 @@ static int check_signatures(struct tool *t, bool erase)
 		if (blkid_probe_lookup_value(pr, "LABEL", &label, NULL))
 			label = NULL;
 		if (!erase)
-			rc = csv_err_set(&t->err, -EEXIST, "it holds %s%s%s%s: to lose what is on it, use -f", type, label ? " (label \"" : "",
+			rc = csv_err_set(&t->v.err, -EEXIST, "it holds %s%s%s%s: to lose what is on it, use -f", type, label ? " (label \"" : "",
 					 label ? label : "", label ? "\")" : "");
 		else if (blkid_do_wipe(pr, 0) < 0)
-			rc = csv_err_set(&t->err, -EIO, "erasing the signature of %s failed", type);
+			rc = csv_err_set(&t->v.err, -EIO, "erasing the signature of %s failed", type);
 	}
 	if (!rc && erase && fsync(fd) < 0)
-		rc = csv_err_set(&t->err, -errno, "erasing old signatures: %s", strerror(errno));
+		rc = csv_err_set(&t->v.err, -errno, "erasing old signatures: %s", strerror(errno));
 out:
 	blkid_free_probe(pr);
 	if (fd >= 0)
@@ -189,33 +180,29 @@ static void signals(void)
 static void show_progress(void *arg, uint32_t done, uint32_t groups)
 {
 	struct tool *t = arg;
-	uint64_t now = clock_mono_ns(&t->clock);
 
-	if (!t->tty || (now - t->shown_ns < PROGRESS_NS && done < groups))
+	if (!vtool_progress_due(&t->v, done == groups))
 		return;
-	t->shown_ns = now;
 	fprintf(stderr, "\r\033[Kwriting groups: %u of %u (%u %%)", done, groups, (unsigned)((uint64_t)done * 100 / groups));
 	if (done == groups)
 		fputs("\r\033[K", stderr);
 	fflush(stderr);
 }
 
-static void work(void *arg)
+static int work(void *arg)
 {
 	struct tool *t = arg;
 	struct csv_geom plan;
+	int rc;
 
-	t->rc = csvfs_mkfs_plan(t->blk->size_bytes, t->blk->min_io, &t->opt, &plan, &t->err);
-	if (!t->rc)
-		t->rc = csvfs_mkfs_check(t->blk, t->force, WATCH_MS, &t->err);
-	if (!t->rc && t->force)
-		writing = 1;
-	if (!t->rc)
-		t->rc = check_signatures(t, t->force);
-	writing = 1;
-	if (!t->rc)
-		t->rc = csvfs_mkfs(t->blk, &t->opt, &t->geom, &t->err);
-	loop_stop(t->loop);
+	rc = csvfs_mkfs_plan(t->v.blk->size_bytes, t->v.blk->min_io, &t->opt, &plan, &t->v.err);
+	if (!rc)
+		rc = csvfs_mkfs_check(t->v.blk, t->force, WATCH_MS, &t->v.err);
+	writing = !rc && t->force;
+	if (!rc)
+		rc = check_signatures(t, t->force);
+	writing = !rc;
+	return rc ? rc : csvfs_mkfs(t->v.blk, &t->opt, &t->geom, &t->v.err);
 }
 
 static int run(struct tool *t)
@@ -223,42 +210,23 @@ static int run(struct tool *t)
 	struct stat st;
 	int rc;
 
-	if (stat(t->path, &st) == 0) {
+	if (stat(t->v.path, &st) == 0) {
 		rc = check_mounts(t, &st);
 		if (!rc)
 			rc = check_loops(t, &st);
 		if (rc) {
-			csv_err_prefix(&t->err, "%s", t->path);
+			csv_err_prefix(&t->v.err, "%s", t->v.path);
 			return rc;
 		}
 	}
-	real_clock_init(&t->clock);
-	t->sched = sched_new(&t->clock);
-	if (!t->sched)
-		return csv_err_set(&t->err, -ENOMEM, "out of memory");
-	rc = loop_new(t->sched, &t->loop, &t->err);
-	if (!rc)	/* names the device itself */
-		rc = real_blk_open(t->path, BLK_O_EXCL | BLK_O_BUFFERED, t->loop, &t->blk, &t->err);
-	if (!rc) {
-		rc = sched_spawn(t->sched, "mkfs", work, t);
-		if (!rc) {
-			loop_run(t->loop);
-			rc = t->rc;
-		}
-		if (rc)
-			csv_err_prefix(&t->err, "%s", t->path);
-		blk_close(t->blk);
-	}
-	loop_free(t->loop);
-	sched_free(t->sched);
-	return rc;
+	return vtool_run(&t->v, BLK_O_EXCL | BLK_O_BUFFERED, "mkfs", work, t);
 }
 
 static void show_result(const struct tool *t)
 {
 	char size[CSV_SIZE_TEXT_BYTES], uuid[CSV_UUID_TEXT_BYTES];
 
-	printf("%s: csvfs volume%s%s%s, %s, %u group%s, %u slots with journals of %u MiB, sectors of %u bytes, uuid %s\n", t->path,
+	printf("%s: csvfs volume%s%s%s, %s, %u group%s, %u slots with journals of %u MiB, sectors of %u bytes, uuid %s\n", t->v.path,
 	       t->geom.label[0] ? " \"" : "", t->geom.label, t->geom.label[0] ? "\"" : "",
 	       csv_size_to_text(t->geom.total_blk * CSV_BLOCK_SIZE, size), t->geom.groups, t->geom.groups == 1 ? "" : "s", t->geom.slots,
 	       t->geom.journal_blk / 256, t->geom.min_io, csv_uuid_to_text(t->geom.uuid, uuid));
@@ -282,7 +250,7 @@ static bool number(const char *text, const char *what, uint32_t lo, uint32_t hi,
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'V' }, { 0 } };
-	struct tool t = { .err = CSV_ERR_INIT };
+	struct tool t = { 0 };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "fL:n:j:hV", longs, NULL)) != -1) {
@@ -321,19 +289,17 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	signals();
-	t.path = argv[optind];
+	vtool_init(&t.v, argv[optind]);
 	uuid_generate(t.opt.uuid);
 	if (getrandom(t.opt.hash_key, sizeof(t.opt.hash_key), 0) != (ssize_t)sizeof(t.opt.hash_key)) {
 		fprintf(stderr, "mkfs.csvfs: no random numbers: %s\n", strerror(errno));
 		return EXIT_FAILURE;
 	}
-	real_clock_init(&t.clock);
-	t.opt.now_ns = clock_real_ns(&t.clock);
+	t.opt.now_ns = clock_real_ns(&t.v.clock);
 	t.opt.progress = show_progress;
 	t.opt.arg = &t;
-	t.tty = isatty(STDERR_FILENO);
 	if (run(&t)) {
-		fprintf(stderr, "mkfs.csvfs: %s\n", t.err.text);
+		fprintf(stderr, "mkfs.csvfs: %s\n", t.v.err.text);
 		return EXIT_FAILURE;
 	}
 	show_result(&t);
