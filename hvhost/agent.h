@@ -35,7 +35,9 @@
  *  view	{"quorate": true, "members": [{"nodeid": 1, "incarnation": "…"}…]}		ring in the envelope; makes leases unknown
  *  leases	{"items": [RECORD…], "open": ["web1"…]}	all of them, committed in this ring: the reaper may act from now on.  A ring may have
  *		so many that they come in parts: "more": true on all but the last.  open: VMs with a proposal of this node without outcome
- *		(leasedb_is_open): their records are not to be acted on until an "outcome" of theirs comes
+ *		(leasedb_is_open): their records are not to be acted on until an "outcome" of theirs comes.
+ *		"cold": true: after a cold start not every node has spoken yet (leasedb_knows_absent): a VM that is not in the list is *unknown*,
+ *		not without a lease, and its QEMU is let alone.  When all have spoken the list comes again, without it
  *  lease	{RECORD}		one changed (committed)
  *  outcome	{"proposal": 5, "vm": "web1", "result": "committed|refused|unknown", "message": "…"}	after the "lease" that it made, if any.
  *		unknown: the view changed; what became of it is in the "leases" that were told before

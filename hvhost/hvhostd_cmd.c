@@ -272,7 +272,7 @@ static void on_leases(const struct cmd *c)
 {
 	struct hvd *d = c->d;
 	const json_t *items = json_object_get(c->m->body, "items"), *open = json_object_get(c->m->body, "open"), *o;
-	bool more = json_is_true(json_object_get(c->m->body, "more"));
+	bool more = json_is_true(json_object_get(c->m->body, "more")), cold = json_is_true(json_object_get(c->m->body, "cold"));
 	struct csv_err err = CSV_ERR_INIT;
 	struct hvd_vm *v, *tmp;
 	struct lease l;
@@ -289,14 +289,16 @@ static void on_leases(const struct cmd *c)
 			refuse(c, &err);
 			return;
 		}
-	if (!d->settled)
+	if (!d->settled || !d->leases_more)
 		HASH_ITER(hh, d->vms, v, tmp)
 			v->have_rec = false;
 	d->settled = true;
+	d->leases_more = more;
 	json_array_foreach(items, i, o)
 		if (!lease_json_decode(o, &l, &err))
 			take_record(d, &l, named(open, l.vm));
-	if (!more) {
+	/* Cold: what is not in the list may yet be found to run here, and a kill would hide that it did. */
+	if (!more && !cold) {
 		HASH_ITER(hh, d->vms, v, tmp)
 			if (!v->have_rec) {
 				memset(&l, 0, sizeof(l));

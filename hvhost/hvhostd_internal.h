@@ -82,6 +82,7 @@ struct hvd {
 	/* view and leases */
 	uint64_t ring;
 	bool have_ring, quorate, settled;
+	bool leases_more;		/* a "leases" list has more parts to come */
 	struct hvd_member member[HVD_MEMBERS_MAX];
 	unsigned n_members;
 	/* the line (hvhostd_line.c) */

@@ -435,7 +435,7 @@ struct vm_qemu *vm_current(const struct vm *vm)
 
 bool vm_idle(const struct vm *vm)
 {
-	return !vm->q && !vm->other && !vm->rebinding && vm->refs == 1 && vm->sm.qemu == VMSM_Q_NONE && vm->sm.settled &&
+	return !vm->q && !vm->other && !vm->sm.ended && !vm->rebinding && vm->refs == 1 && vm->sm.qemu == VMSM_Q_NONE && vm->sm.settled &&
 	       !vm->sm.prop && vm->sm.rec.state == LEASE_NONE;
 }
 
@@ -444,6 +444,11 @@ void vm_adopt_none(struct vm *vm)
 	struct vmsm_event ev = { .ev = VMSM_EV_ADOPT, .qemu = VMSM_Q_NONE };
 
 	vm_event(vm, &ev);
+}
+
+void vm_remember(struct vm *vm, uint64_t ended)
+{
+	vmsm_remember(&vm->sm, ended);
 }
 
 struct vm_qemu *vm_adopt(struct vm *vm, uint64_t id, uint64_t txid, uint32_t config, const struct vmsm_mark *mark)

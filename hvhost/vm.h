@@ -94,10 +94,12 @@ void vm_mutate(struct vm *vm, uint32_t mutate);	/* tests only: VMSM_MUT_* */
 const char *vm_name(const struct vm *vm);
 const struct vmsm *vm_sm(const struct vm *vm);
 struct vm_qemu *vm_current(const struct vm *vm);		/* NULL: none */
-/* Nothing of it is here and no lease says that something should be. */
+/* Nothing of it is here, was here, or should be by a lease. */
 bool vm_idle(const struct vm *vm);
 
 /* ---- QEMU (from the host) */
+/* Of QEMUs that were here in this life of the node, and are gone (VM9): before adopt. */
+void vm_remember(struct vm *vm, uint64_t ended);
 void vm_adopt_none(struct vm *vm);
 /* A QEMU found again.  Then vm_qemu_up() when its monitor answers.  NULL out of memory. */
 struct vm_qemu *vm_adopt(struct vm *vm, uint64_t id, uint64_t txid, uint32_t config, const struct vmsm_mark *mark);

@@ -309,6 +309,8 @@ static void source(struct out *o)
 			if (sm->prop || sm->open)
 				return;
 			sm->mark.offered = sm->rec.txid;
+			sm->mark.to = sm->rec.peer;
+			sm->mark.to_inc = sm->rec.peer_inc;
 			mark(o);
 			propose(o, LEASE_HANDOVER, LEASE_REASON_NONE);
 			return;
@@ -340,6 +342,7 @@ static void returned(struct out *o)
 		return;
 	if (sm->mark.bound != sm->rec.epoch) {
 		sm->mark.bound = sm->rec.epoch;
+		sm->mark.offered = 0;		/* the outcome is final: this memory is the newest again */
 		mark(o);
 	}
 	go_on(o);
@@ -645,6 +648,7 @@ static void on_gone(struct out *o, const struct vmsm_event *ev)
 	struct vmsm *sm = o->sm;
 	bool expected = sm->qemu == VMSM_Q_DYING;
 
+	sm->ended = csv_max(sm->ended, sm->mark.bound);
 	if (sm->mark.txid && !sm->mark.bound) {
 		sm->failed = 1;		/* a target is made once for a txid */
 		sm->failed_key = sm->mark.txid;
@@ -791,13 +795,19 @@ void vmsm_init(struct vmsm *sm, const char *vm, const struct vmsm_conf *conf)
 	sm->conf = *conf;
 }
 
+void vmsm_remember(struct vmsm *sm, uint64_t ended)
+{
+	sm->ended = csv_max(sm->ended, ended);
+}
+
 bool vmsm_inventory(struct vmsm *sm, struct leasedb_item *ret)
 {
 	csv_assert(sm->qemu != VMSM_Q_UNKNOWN);
-	if (sm->qemu == VMSM_Q_NONE)
-		return false;
 	memset(ret, 0, sizeof(*ret));
 	memcpy(ret->vm, sm->vm, sizeof(ret->vm));
+	ret->ended = sm->mutate & VMSM_MUT_FORGET ? 0 : sm->ended;
+	if (sm->qemu == VMSM_Q_NONE)
+		return ret->ended != 0;
 	ret->epoch = sm->mark.bound;
 	ret->config = sm->mark.config;
 	if (sm->qemu == VMSM_Q_RUNNING || sm->busy == VMSM_A_CONT)
@@ -806,6 +816,10 @@ bool vmsm_inventory(struct vmsm *sm, struct leasedb_item *ret)
 		ret->flags = sm->mark.resumed && !sm->mark.offered ? LEASEDB_ITEM_EXEC : 0;
 	else if (sm->mark.resumed)
 		ret->flags = sm->mark.offered ? LEASEDB_ITEM_RESUMED : LEASEDB_ITEM_SURE;
+	if (ret->flags & LEASEDB_ITEM_RESUMED) {
+		ret->peer = sm->mark.to;
+		ret->peer_inc = sm->mark.to_inc;
+	}
 	return true;
 }
 

@@ -32,6 +32,8 @@
  *  VM7 An inventory is told from the facts, after UNSETTLED and RECORD of the view that asks; what CONT may have reached counts as executing.
  *  VM8 A proposal names the ring whose record it was made from; migratord refuses it in another one (leasedb_propose).  So after a
  *      view change nothing old can still be on its way, and the new view's record is the whole truth.
+ *  VM9 What a QEMU that is gone was bound to is kept as long as the node lives (`ended`, on tmpfs beside the marks) and told with every inventory:
+ *      the others' older copies of its memory are judged by it.
  *
  * No pointers, no padding that differs: struct vmsm may be copied and hashed as bytes.  One thread; actions are returned, never done.
  */
@@ -72,8 +74,11 @@ struct vmsm_mark {
 	uint64_t txid;		/* made as target of this migration; 0: made to start */
 	uint64_t moving;	/* MIGRATE was given for this txid, and no CONT since; 0: no */
 	uint64_t offered;	/* a HANDOVER with this txid may have been proposed; 0: no */
+	uint64_t to_inc;	/* and to which life of */
+	uint32_t to;		/* which node */
 	uint32_t config;
 	uint32_t resumed;	/* CONT may have been given under `bound` */
+	uint32_t pad;
 };
 
 struct vmsm_conf {
@@ -113,11 +118,13 @@ struct vmsm {
 	uint32_t mutate;		/* tests only: VMSM_MUT_* */
 	uint64_t failed_key;		/* epoch or txid */
 	uint64_t ring;			/* of rec */
+	uint64_t ended;			/* the highest epoch that a QEMU was bound to here and is gone (VM9) */
 	struct vmsm_mark mark;
 };
 #define VMSM_MUT_HANDOFF	1u	/* a source takes HANDOFF back by itself when the target is lost */
 #define VMSM_MUT_NO_REAPER	2u	/* what may not be here stays, and is used when a lease comes */
 #define VMSM_MUT_STEP4		4u	/* a complete target whose source is lost adopts */
+#define VMSM_MUT_FORGET		16u	/* an inventory is silent about QEMUs that are gone */
 #define VMSM_MUT_NO_OPEN	8u	/* a source whose completed migration has an open HANDOVER goes on when the target is lost */
 
 enum vmsm_timer { VMSM_T_READY = 0, VMSM_T_ANNOUNCE, VMSM_T_REAP, VMSM_T_STOP, VMSM_T_HANDOFF, VMSM_T_RETRY, VMSM_T_END };
@@ -197,10 +204,12 @@ struct vmsm_action {
 
 /* self_inc: node incarnation.  qemu is UNKNOWN until VMSM_EV_ADOPT (for a new VM: with VMSM_Q_NONE). */
 void vmsm_init(struct vmsm *sm, const char *vm, const struct vmsm_conf *conf);
+/* After vmsm_init(), from tmpfs (VM9). */
+void vmsm_remember(struct vmsm *sm, uint64_t ended);
 struct vmsm_conf vmsm_conf_default(uint32_t self, uint64_t self_inc);
 /* Fills ret[] and returns how many: to be done in this order.  CONT and PROPOSE are never done out of an older list after a newer event. */
 unsigned vmsm_step(struct vmsm *sm, const struct vmsm_event *ev, struct vmsm_action ret[VMSM_ACTIONS_MAX]);
-/* This VM's part of the inventory (VM7).  false: there is no QEMU of it.  Only when qemu is not UNKNOWN. */
+/* This VM's part of the inventory (VM7).  false: there is nothing to tell of it.  Only when qemu is not UNKNOWN. */
 bool vmsm_inventory(struct vmsm *sm, struct leasedb_item *ret);
 
 const char *vmsm_qemu_name(enum vmsm_qemu q);

@@ -235,7 +235,8 @@ static int move_intent(const struct apply *a)
 		return -EPERM;
 	if (a->old->state != LEASE_RUNNING || !a->p->txid || a->p->node == a->old->owner)
 		return -EINVAL;
-	if (a->old->txid)
+	/* Guessed: SET comes first, and cannot be made while a migration is under way. */
+	if (a->old->txid || (a->old->flags & LEASE_GUESSED))
 		return -EBUSY;
 	if (!a->w->lives(a->w->arg, a->p->node, a->p->node_inc))
 		return -EINVAL;
@@ -518,7 +519,7 @@ static bool state_is_sound(const struct lease *l)
 		return false;
 	if (!cold && (s == LEASE_FREE) != !l->owner)
 		return false;
-	if (!l->txid != !l->peer || (s == LEASE_HANDOFF && !l->txid))
+	if (cold ? l->txid || (l->peer && !l->owner) : !l->txid != !l->peer || (s == LEASE_HANDOFF && !l->txid))
 		return false;
 	return !(l->flags & (LEASE_MOVED | LEASE_RETURNED)) || (s == LEASE_RUNNING && l->txid);
 }

@@ -25,7 +25,7 @@
  *	TAKE	 RUNNING(n), RECOVERING(n), BLOCKED from	coordinator, with an *execution proof about n*		+1
  *		   them
  *		   -> RECOVERING(x), or FREE (x = 0)
- *	INTENT	 RUNNING(n), no txid -> the same with	coordinator
+ *	INTENT	 RUNNING(n), no txid -> the same with	coordinator; not while it is LEASE_GUESSED
  *		   txid, peer d: step 1
  *	ABORT	 RUNNING(n, txid) -> without txid	agent of n
  *	HANDOVER RUNNING(n, txid, peer d) ->		agent of n: step 5					+1
@@ -41,7 +41,8 @@
  *	UNBLOCK	 BLOCKED(n) -> what it was		agent of n (it is back)
  *
  * CREATE gives BLOCKED (COLD) instead of FREE while a node is suspect after a cold start: it may be running that very VM.
- * BLOCKED with reason COLD is a record that a cold start could not decide yet (leasedb.h); only inventories and proofs end that.
+ * BLOCKED with reason COLD is a record that a cold start could not decide yet (leasedb.h); only inventories and proofs end that.  Its owner,
+ * if any, has a paused copy that was offered to the peer.
  *
  * Invariants
  *  LE1 `version` grows by one with every move and names the state of the record: a move is made from exactly the version it names.

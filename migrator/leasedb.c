@@ -86,6 +86,22 @@ bool leasedb_search(const struct lease *l, uint32_t n, const char *vm, uint32_t 
 	return false;
 }
 
+int leasedb_table_put(struct lease *t, uint32_t *n, const struct lease *l)
+{
+	uint32_t at;
+
+	if (leasedb_search(t, *n, l->vm, &at)) {
+		t[at] = *l;
+		return 0;
+	}
+	if (*n == LEASEDB_VMS_MAX)
+		return -ENOSPC;
+	memmove(&t[at + 1], &t[at], (*n - at) * sizeof(*t));
+	t[at] = *l;
+	(*n)++;
+	return 0;
+}
+
 void leasedb_init(struct leasedb *db, const struct leasedb_conf *conf)
 {
 	csv_assert(conf->n && conf->n <= LEASEDB_NODES_MAX);
@@ -123,7 +139,6 @@ struct state {
 	uint32_t n, n_node;
 	uint64_t index, floor;
 	struct ring_id cold;
-	uint8_t cold_lost;
 	struct leasedb_node node[LEASEDB_NODES_MAX];
 };
 
@@ -138,7 +153,6 @@ static void send_part(const struct leasedb *db, const struct leasedb_io *io, con
 	csv_put_u16(&c, parts);
 	csv_put_u64(&c, s->floor);
 	leasedb_ring_put(&c, s->cold);
-	csv_put_u8(&c, s->cold_lost);
 	csv_put_u8(&c, db->n_member);
 	for (uint32_t i = 0; i < db->n_member; i++) {
 		csv_put_u32(&c, db->member[i].nodeid);
@@ -186,7 +200,6 @@ static void send_state_again(struct leasedb *db, const struct leasedb_io *io)
 	s.index = db->acc_index;
 	s.floor = db->version_floor;
 	s.cold = db->cold;
-	s.cold_lost = db->cold_lost;
 	for (; s.n_node < LEASEDB_NODES_MAX && db->node[s.n_node].nodeid; s.n_node++)
 		s.node[s.n_node] = db->node[s.n_node];
 	send_state_of(db, io, &s);
@@ -205,7 +218,6 @@ static void send_state_first(struct leasedb *db, const struct leasedb_io *io, bo
 		s.n = db->n_acc;
 		s.floor = db->version_floor;
 		s.cold = db->cold;
-		s.cold_lost = db->cold_lost;
 		for (; s.n_node < LEASEDB_NODES_MAX && db->node[s.n_node].nodeid; s.n_node++)
 			s.node[s.n_node] = db->node[s.n_node];
 	}
@@ -392,7 +404,6 @@ static int on_state(struct leasedb *db, const struct leasedb_io *io, uint32_t fr
 	uint32_t part = csv_cur_u16(c), parts = csv_cur_u16(c), n;
 	uint64_t floor = csv_cur_u64(c);
 	struct ring_id cold = leasedb_ring_get(c);
-	uint8_t cold_lost = csv_cur_u8(c);
 	struct leasedb_node node[LEASEDB_NODES_MAX];
 	uint64_t seq[LEASEDB_NODES_MAX] = { 0 };
 	int r;
@@ -455,7 +466,6 @@ static int on_state(struct leasedb *db, const struct leasedb_io *io, uint32_t fr
 	if (part < parts - 1)
 		return 0;
 	ring_set(&db->cold, cold);
-	db->cold_lost = cold_lost;
 	for (uint32_t i = 0; i < db->n_member; i++)
 		db->member[i].seq = seq[i];
 	install(db, io);
@@ -581,11 +591,4 @@ uint32_t leasedb_suspects(const struct leasedb *db)
 uint32_t leasedb_orderer(const struct leasedb *db)
 {
 	return db->n_member ? db->member[0].nodeid : 0;
-}
-
-bool leasedb_wants_inventory(const struct leasedb *db)
-{
-	const struct leasedb_node *n = leasedb_node(db, db->conf.self);
-
-	return leasedb_is_settled(db) && n && n->suspect && n->inc == db->conf.self_inc;
 }

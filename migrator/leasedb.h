@@ -36,6 +36,9 @@
  *  DB4 An outcome -ECANCELED or a refusal is final: a proposal that was refused, or that is not in the next settled state, never happens.
  *  DB5 After a cold start nothing is started and nothing is taken before every configured node has spoken for itself or is proven.
  *  DB6 What comes from a node that is proven dead in this life is refused.
+ *  DB7 After a cold start "no record" is no word about a VM until all nodes have spoken or are proven: leasedb_knows_absent().
+ *  DB8 After a cold start a copy that was offered to another node is resumed only when that node, in that very life, says that it cannot have
+ *      executed since (leasedb_cold.c).
  *
  * A member that misses a move (a lost message; corosync loses none in a ring) asks the orderer for the state again and is unsettled until
  * it has it.
@@ -75,12 +78,16 @@ enum leasedb_proof { LEASEDB_PROOF_RELEASE = 0, LEASEDB_PROOF_FENCED, LEASEDB_PR
 /* What of a VM there is on a node (its agent's word). */
 #define LEASEDB_ITEM_EXEC	1u	/* executes, or `cont` may have been given under `epoch` and no stop since */
 #define LEASEDB_ITEM_SURE	2u	/* was resumed under `epoch` and has not offered it to anybody since (vmsm.h: mark) */
-#define LEASEDB_ITEM_RESUMED	4u	/* was resumed under `epoch`; paused now, a HANDOFF was proposed since */
+#define LEASEDB_ITEM_RESUMED	4u	/* was resumed under `epoch`; paused now, a HANDOFF to `peer` was proposed since */
 struct leasedb_item {
 	char vm[LEASE_NAME_BYTES];
-	uint64_t epoch;
+	uint64_t epoch;			/* flags 0: of no QEMU, or one that never executed */
+	uint64_t ended;			/* of QEMUs that are gone, in this life of the node: the highest epoch that one was bound to; 0 none */
+	uint64_t peer_inc;		/* RESUMED: the life of `peer` */
+	uint32_t peer;
 	uint32_t config;
 	uint32_t flags;
+	uint32_t pad;
 };
 
 /* A node as all replicas know it. */
@@ -126,8 +133,8 @@ struct leasedb {
 	uint32_t mutate;		/* tests only */
 	uint8_t phase;
 	uint8_t has_state;		/* not restarted since a quorate view was installed */
-	uint8_t cold_lost;		/* since the cold start a suspect was cleared by a proof, not by its own word */
 	uint8_t pad0;
+	uint8_t absent_known;		/* settled() has been called with leasedb_knows_absent() */
 	struct ring_id ring;		/* of the present view; meaningless in LEASEDB_NONE */
 	struct ring_id base;		/* in which `acc` was installed */
 	struct ring_id cold;		/* of the last cold start */
@@ -150,13 +157,17 @@ struct leasedb {
 };
 #define LEASEDB_MUT_SELF_COMMIT	16u	/* own delivery counts as commit.  The others: LEASE_MUT_* */
 #define LEASEDB_MUT_COLD	32u	/* a cold start suspects nobody */
+#define LEASEDB_MUT_ABSENT	64u	/* "no record" counts as known at once */
 
 struct leasedb_io {
 	/* To all members, self included (cluster_send).  Copies. */
 	void (*multicast)(void *arg, const void *buf, size_t len);
 	/* All that is told from here on is void until settled(): leases are unknown. */
 	void (*unsettled)(void *arg);
-	/* The whole table is committed in this ring: read all records anew.  Comes after the outcomes of proposals that the view change cut off. */
+	/*
+	 * The whole table is committed in this ring: read all records anew.  Comes after the outcomes of proposals that the view change cut off;
+	 * and again, not cold, when a cold start is over and leasedb_knows_absent() begins to hold.
+	 */
 	void (*settled)(void *arg, struct ring_id ring, bool cold);
 	/*
 	 * One record was committed (state LEASE_NONE: deleted).  Also before every outcome, though nothing may have changed: so an agent
@@ -209,6 +220,11 @@ const struct lease *leasedb_find(const struct leasedb *db, const char *vm);
 static inline uint32_t leasedb_count(const struct leasedb *db) { return leasedb_is_settled(db) ? db->n_com : 0; }
 static inline const struct lease *leasedb_at(const struct leasedb *db, uint32_t i) { return &db->com[i]; }
 /* A proposal of this node about it has no outcome yet; of its agent: what vmsm.h calls `open`. */
+/*
+ * Has a VM without a record no lease (and its QEMU no right to be)?  After a cold start that is *unknown* until every node's word or a proof about
+ * it is committed: what runs here may just not have been told yet, and whoever kills it makes the others believe an older copy (DB7).
+ */
+bool leasedb_knows_absent(const struct leasedb *db);
 bool leasedb_is_open(const struct leasedb *db, const char *vm);
 bool leasedb_agent_is_open(const struct leasedb *db, const char *vm);
 const struct leasedb_node *leasedb_node(const struct leasedb *db, uint32_t nodeid);

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * leasedb_internal.h - between leasedb.c (views, states), leasedb_move.c (ordering, applying, committing), and their tests: messages.
+ * leasedb_internal.h - between leasedb.c (views, states), leasedb_move.c (ordering, applying, committing),
+ * leasedb_cold.c (cold starts), and their tests: messages.
  *
  * All little-endian.  Each begins with kind (1), version (1), ring (4 + 8); one of another ring is dropped.
  *	HELLO	want (1), has_state (1), incarnation (8), base (12), index (8)
  *		frozen for the ring: what was there when the view came.  want: answer me with yours, or with the state
- *	STATE	index (8), part (2), parts (2), floor (8), cold (12), cold_lost (1), members n (1) {id (4), seq (8)}, nodes n (1) {id, inc,
+ *	STATE	index (8), part (2), parts (2), floor (8), cold (12), members n (1) {id (4), seq (8)}, nodes n (1) {id, inc,
  *		flags}, records n (2) {lease}
  *		complete with part parts - 1; counts as the sender's ACK of index
  *	PROPOSE	seq (8), entry
  *	ORDER	index (8), by (4), seq (8), entry	counts as the orderer's ACK of index
  *	ACK	index (8), want (1)
- *	entry	kind (1), then MOVE: lease_cas | PROOF: node (4), inc (8), how (1) | INVENTORY: node (4), inc (8), cold (12), n (2) {vm, epoch, config, flags}
+ *	entry	kind (1), then MOVE: lease_cas | PROOF: node (4), inc (8), how (1) | INVENTORY: node (4), inc (8), cold (12), n (2) {vm, epoch, ended, peer_inc,
+ *		peer, config, flags}
  */
 #ifndef CSVFS_MIGRATOR_LEASEDB_INTERNAL_H
 #define CSVFS_MIGRATOR_LEASEDB_INTERNAL_H
@@ -19,7 +21,7 @@
 #include "migrator/leasedb.h"
 #include "utils/base/cursor.h"
 
-#define LEASEDB_WIRE_VERSION 1
+#define LEASEDB_WIRE_VERSION 2
 #ifndef LEASEDB_MSG_MAX
 #define LEASEDB_MSG_MAX (CLUSTER_MSG_MAX - 256)	/* the view tracker's header */
 #endif
@@ -31,7 +33,7 @@ enum leasedb_kind { LEASEDB_K_MOVE = 1, LEASEDB_K_PROOF, LEASEDB_K_INVENTORY, LE
 enum { LEASEDB_GAP_MOVES = 1, LEASEDB_GAP_COM = 2 };
 
 /* Wire size of one item of an inventory, of one record. */
-#define LEASEDB_ITEM_WIRE (LEASE_NAME_BYTES + 16)
+#define LEASEDB_ITEM_WIRE (LEASE_NAME_BYTES + 36)
 
 static inline struct leasedb_member *leasedb_member(const struct leasedb *db, uint32_t nodeid)
 {
@@ -62,6 +64,16 @@ void leasedb_end(const struct leasedb_io *io, const struct csv_cursor *c);
 
 /* ascending names; index, or where it would be */
 bool leasedb_search(const struct lease *l, uint32_t n, const char *vm, uint32_t *ret_at);
+
+/* Into a table; -ENOSPC: no room. */
+int leasedb_table_put(struct lease *t, uint32_t *n, const struct lease *l);
+
+/* leasedb_cold.c */
+void leasedb_item_decode(struct csv_cursor *c, struct leasedb_item *ret);
+/* One item of that node's inventory. */
+void leasedb_cold_claim(struct leasedb *db, uint32_t nodeid, uint64_t inc, const struct leasedb_item *item);
+/* When no suspect is left: what nobody claimed runs nowhere. */
+void leasedb_cold_end(struct leasedb *db);
 
 /* leasedb_move.c */
 int leasedb_on_propose(struct leasedb *db, const struct leasedb_io *io, uint32_t from, struct csv_cursor *c);

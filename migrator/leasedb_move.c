@@ -23,23 +23,6 @@ struct entry {
 	struct csv_cursor items;
 };
 
-static void item_decode(struct csv_cursor *c, struct leasedb_item *ret)
-{
-	uint8_t n = csv_cur_u8(c);
-
-	memset(ret, 0, sizeof(*ret));
-	if (!n || n >= LEASE_NAME_BYTES) {
-		csv_cur_fail(c);
-		return;
-	}
-	csv_cur_bytes(c, ret->vm, n);
-	ret->epoch = csv_cur_u64(c);
-	ret->config = csv_cur_u32(c);
-	ret->flags = csv_cur_u8(c);
-	if (!csv_cur_error(c) && (!lease_vm_valid(ret->vm) || strlen(ret->vm) != n))
-		csv_cur_fail(c);
-}
-
 static int entry_decode(struct csv_cursor *c, struct entry *e)
 {
 	struct csv_cursor probe;
@@ -65,7 +48,7 @@ static int entry_decode(struct csv_cursor *c, struct entry *e)
 		e->n = csv_cur_u16(c);
 		probe = e->items = *c;
 		for (uint32_t i = 0; i < e->n && !csv_cur_error(&probe); i++)
-			item_decode(&probe, &item);
+			leasedb_item_decode(&probe, &item);
 		*c = probe;
 		break;
 	default:
@@ -75,23 +58,6 @@ static int entry_decode(struct csv_cursor *c, struct entry *e)
 }
 
 /* ---- tables */
-
-/* -ENOSPC: no room. */
-static int table_put(struct lease *t, uint32_t *n, const struct lease *l)
-{
-	uint32_t at;
-
-	if (leasedb_search(t, *n, l->vm, &at)) {
-		t[at] = *l;
-		return 0;
-	}
-	if (*n == LEASEDB_VMS_MAX)
-		return -ENOSPC;
-	memmove(&t[at + 1], &t[at], (*n - at) * sizeof(*t));
-	t[at] = *l;
-	(*n)++;
-	return 0;
-}
 
 static void table_del(struct lease *t, uint32_t *n, const char *vm)
 {
@@ -138,69 +104,7 @@ static int apply_move(struct leasedb *db, const struct lease_cas *cas, struct le
 		table_del(db->acc, &db->n_acc, cas->vm);
 		return 0;
 	}
-	return table_put(db->acc, &db->n_acc, ret);
-}
-
-/* All have spoken or are proven: what no one claimed runs nowhere. */
-static void cold_end(struct leasedb *db)
-{
-	if (leasedb_suspects(db))
-		return;
-	for (uint32_t i = 0; i < db->n_acc; i++) {
-		struct lease *l = &db->acc[i];
-
-		if (l->state != LEASE_BLOCKED || l->reason != LEASE_REASON_COLD)
-			continue;
-		l->reason = LEASE_REASON_NONE;
-		l->version++;
-		/* a paused QEMU that was offered to somebody: its memory is good only if nobody can have resumed a copy of it and be dead */
-		if (l->owner && !db->cold_lost) {
-			l->state = LEASE_RUNNING;
-			continue;
-		}
-		l->state = LEASE_FREE;
-		l->owner = 0;
-		l->owner_inc = 0;
-		l->epoch++;
-	}
-}
-
-static void claim(struct leasedb *db, const struct entry *e, const struct leasedb_item *item)
-{
-	uint32_t at;
-	struct lease *l, fresh;
-
-	if (!leasedb_search(db->acc, db->n_acc, item->vm, &at)) {
-		if (lease_init(&fresh, item->vm))
-			return;
-		fresh.state = LEASE_BLOCKED;
-		fresh.reason = LEASE_REASON_COLD;
-		fresh.want = LEASE_WANT_RUN;
-		fresh.flags = LEASE_GUESSED;
-		fresh.version = db->version_floor;
-		if (table_put(db->acc, &db->n_acc, &fresh))
-			return;
-		(void)leasedb_search(db->acc, db->n_acc, item->vm, &at);
-	}
-	l = &db->acc[at];
-	l->version++;
-	if (l->state != LEASE_BLOCKED || l->reason != LEASE_REASON_COLD) {
-		if ((item->flags & LEASEDB_ITEM_EXEC) && l->owner && l->owner != e->nodeid)
-			l->reason = LEASE_REASON_TWO;
-		return;
-	}
-	if (item->flags & (LEASEDB_ITEM_EXEC | LEASEDB_ITEM_SURE)) {
-		l->state = LEASE_RUNNING;
-		l->reason = LEASE_REASON_NONE;
-	} else if (!(item->flags & LEASEDB_ITEM_RESUMED) || (l->owner && l->epoch >= item->epoch)) {
-		if (!l->owner)
-			l->epoch = csv_max(l->epoch, item->epoch);
-		return;
-	}
-	l->owner = e->nodeid;
-	l->owner_inc = e->inc;
-	l->epoch = item->epoch;
-	l->config = item->config;
+	return leasedb_table_put(db->acc, &db->n_acc, ret);
 }
 
 /* A proof or an inventory that changes nothing (told again, because its teller has not seen it done) is not ordered. */
@@ -224,9 +128,7 @@ static int apply_proof(struct leasedb *db, const struct entry *e)
 	n->dead = 1;
 	if (n->suspect) {
 		n->suspect = 0;
-		if (e->how != LEASEDB_PROOF_RELEASE)
-			db->cold_lost = 1;
-		cold_end(db);
+		leasedb_cold_end(db);
 	}
 	return 0;
 }
@@ -241,11 +143,11 @@ static int apply_inventory(struct leasedb *db, const struct entry *e)
 	for (uint32_t i = 0; i < e->n; i++) {
 		struct leasedb_item item;
 
-		item_decode(&c, &item);
-		claim(db, e, &item);
+		leasedb_item_decode(&c, &item);
+		leasedb_cold_claim(db, e->nodeid, e->inc, &item);
 	}
 	n->suspect = 0;
-	cold_end(db);
+	leasedb_cold_end(db);
 	return 0;
 }
 
@@ -445,6 +347,7 @@ static void settle(struct leasedb *db, const struct leasedb_io *io)
 			io->outcome(io->arg, done.id, &done.cas, -ECANCELED);
 		}
 	}
+	db->absent_known = leasedb_knows_absent(db);
 	io->settled(io->arg, db->ring, cold);
 	tell_purged(db, io);
 }
@@ -458,8 +361,23 @@ static void commit_all(struct leasedb *db, const struct leasedb_io *io)
 
 		if (leasedb_search(db->com, db->n_com, l->vm, &at) && !memcmp(&db->com[at], l, sizeof(*l)))
 			continue;
-		(void)table_put(db->com, &db->n_com, l);
+		(void)leasedb_table_put(db->com, &db->n_com, l);
 		io->record(io->arg, l);
+	}
+	for (uint32_t i = db->n_com; i-- > 0;) {
+		uint32_t at;
+		struct lease none;
+
+		if (leasedb_search(db->acc, db->n_acc, db->com[i].vm, &at))
+			continue;
+		memset(&none, 0, sizeof(none));
+		memcpy(none.vm, db->com[i].vm, sizeof(none.vm));
+		table_del(db->com, &db->n_com, none.vm);
+		io->record(io->arg, &none);
+	}
+	if (!db->absent_known && leasedb_knows_absent(db)) {
+		db->absent_known = 1;
+		io->settled(io->arg, db->ring, false);
 	}
 	tell_purged(db, io);
 }
@@ -482,7 +400,7 @@ static void commit_first(struct leasedb *db, const struct leasedb_io *io)
 	if (!w.status && w.after.state == LEASE_NONE)
 		table_del(db->com, &db->n_com, w.cas.vm);
 	else if (!w.status)
-		(void)table_put(db->com, &db->n_com, &w.after);
+		(void)leasedb_table_put(db->com, &db->n_com, &w.after);
 	for (i = 0; w.by == db->conf.self && i < db->n_open; i++)
 		if (db->open[i].seq == w.seq && db->open[i].ring_seq == db->ring.seq)
 			break;
@@ -606,42 +524,5 @@ int leasedb_prove(struct leasedb *db, const struct leasedb_io *io, uint32_t node
 	csv_put_u64(&c, inc);
 	csv_put_u8(&c, kind);
 	leasedb_end(io, &c);
-	return 0;
-}
-
-int leasedb_inventory(struct leasedb *db, const struct leasedb_io *io, const struct leasedb_item *item, uint32_t n)
-{
-	size_t size = 128 + n * (size_t)LEASEDB_ITEM_WIRE;
-	uint8_t *buf;
-	struct csv_cursor c;
-
-	if (!leasedb_is_settled(db))
-		return -CSV_E_NOQUORUM;
-	if (n > LEASEDB_ITEMS_MAX)
-		return -E2BIG;
-	for (uint32_t i = 0; i < n; i++)
-		if (!lease_vm_valid(item[i].vm))
-			return -EINVAL;
-	buf = malloc(size);
-	if (!buf)
-		return -ENOMEM;
-	leasedb_begin(db, &c, LEASEDB_M_PROPOSE, buf, size);
-	csv_put_u64(&c, 0);
-	csv_put_u8(&c, LEASEDB_K_INVENTORY);
-	csv_put_u32(&c, db->conf.self);
-	csv_put_u64(&c, db->conf.self_inc);
-	leasedb_ring_put(&c, db->cold);
-	csv_put_u16(&c, n);
-	for (uint32_t i = 0; i < n; i++) {
-		size_t len = strlen(item[i].vm);
-
-		csv_put_u8(&c, len);
-		csv_put_bytes(&c, item[i].vm, len);
-		csv_put_u64(&c, item[i].epoch);
-		csv_put_u32(&c, item[i].config);
-		csv_put_u8(&c, item[i].flags);
-	}
-	leasedb_end(io, &c);
-	free(buf);
 	return 0;
 }

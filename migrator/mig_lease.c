@@ -140,7 +140,8 @@ static void tell_all(struct mig *m)
 			if (leasedb_agent_is_open(db, leasedb_at(db, i)->vm))
 				json_array_append_new(open, json_string(leasedb_at(db, i)->vm));
 		}
-		mig_agent_tell(m, "leases", m->ring, json_pack("{s:o, s:o, s:b}", "items", items, "open", open, "more", i < leasedb_count(db)));
+		mig_agent_tell(m, "leases", m->ring, json_pack("{s:o, s:o, s:b, s:b}", "items", items, "open", open, "more",
+							       i < leasedb_count(db), "cold", !leasedb_knows_absent(db)));
 	} while (i < leasedb_count(db));
 }
 

@@ -61,6 +61,7 @@ struct mnode {
 	struct vmsm sm[VMS];
 	uint64_t prop_id[VMS];	/* of the proposal that its agent waits for */
 	struct mq q[VMS];
+	uint64_t ended[VMS];	/* on tmpfs: the highest epoch that a QEMU was bound to and is gone */
 	struct mipc ipc[VMS];	/* a proposal that is still between agent and migratord */
 };
 

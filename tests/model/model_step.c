@@ -118,6 +118,7 @@ static void hv_start(struct world *w, unsigned node)
 		if (q->st == VMSM_Q_STARTING)
 			q->st = q->mark.txid ? VMSM_Q_INCOMING : VMSM_Q_PRELAUNCH;
 		vmsm_init(&n->sm[vm], vm_name(vm), &conf);
+		vmsm_remember(&n->sm[vm], n->ended[vm]);
 		ev = push_event(w, node, vm, VMSM_EV_ADOPT);
 		ev->qemu = q->st;
 		ev->mig = q->mig;
@@ -261,8 +262,10 @@ static void take_command(struct world *w, unsigned node, unsigned vm)
 
 static void qemu_gone(struct world *w, unsigned node, unsigned vm)
 {
-	struct mq *q = &w->s.n[node].q[vm];
+	struct mnode *n = &w->s.n[node];
+	struct mq *q = &n->q[vm];
 
+	n->ended[vm] = csv_max(n->ended[vm], q->mark.bound);	/* before its mark goes */
 	memset(q, 0, sizeof(*q));
 	q->st = VMSM_Q_NONE;
 	push_event(w, node, vm, VMSM_EV_GONE);

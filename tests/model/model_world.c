@@ -187,8 +187,11 @@ static bool other_is_here(const struct leasedb *db, const struct lease *l)
 static void push_record(struct world *w, unsigned node, unsigned vm, const struct lease *l)
 {
 	const struct leasedb *db = &w->s.n[node].db;
-	struct vmsm_event *ev = push_event(w, node, vm, VMSM_EV_RECORD);
+	struct vmsm_event *ev;
 
+	if (!l && !leasedb_knows_absent(db))	/* DB7 */
+		return;
+	ev = push_event(w, node, vm, VMSM_EV_RECORD);
 	if (l) {
 		ev->rec = *l;
 	} else {
@@ -470,8 +473,11 @@ static void inventory(struct world *w, unsigned node)
 		if (n->sm[vm].qemu == VMSM_Q_UNKNOWN)
 			return;
 	w->told[node] = 1;
-	for (unsigned vm = 0; vm < w->s.nvm; vm++)
+	for (unsigned vm = 0; vm < w->s.nvm; vm++) {
+		n->sm[vm].mutate = w->mutate >> 8;
 		k += vmsm_inventory(&n->sm[vm], &item[k]);
+		n->sm[vm].mutate = 0;
+	}
 	tell(w, "n%u: tells its inventory: %u QEMUs", node + 1, k);
 	(void)!leasedb_inventory(&n->db, &io, item, k);
 }

@@ -164,6 +164,7 @@ void node_on(struct node *n)
 		return;
 	n->up = true;
 	n->boots++;
+	memset(n->ended, 0, sizeof(n->ended));
 	n->inc = n->boots * 100 + n->id;
 	story(n->w, "n%u is on, life %llu", n->id, (unsigned long long)n->inc);
 	after(n->w, below(n->w, NS_PER_SEC), hv_start_later, n);
@@ -299,7 +300,7 @@ static void admin(void *arg)
 				c.flags = LEASE_HA;
 				c.priority = 100;
 				/* In the calm only what is needed: a SET is a new chance for what failed too often. */
-				if (!w->faults && l->want == LEASE_WANT_RUN && l->state != LEASE_FREE)
+				if (!w->faults && l->want == LEASE_WANT_RUN && l->state != LEASE_FREE && !(l->flags & LEASE_GUESSED))
 					return;
 			} else {
 				c.move = LEASE_INTENT;
@@ -462,7 +463,7 @@ static void run(struct world *w)
 
 static const struct { const char *name; unsigned sm, db; } mutations[] = {
 	{ "handoff", VMSM_MUT_HANDOFF, 0 }, { "no-reaper", VMSM_MUT_NO_REAPER, 0 }, { "step4", VMSM_MUT_STEP4, LEASE_MUT_STEP4 },
-	{ "no-open", VMSM_MUT_NO_OPEN, 0 }, { "self-commit", 0, LEASEDB_MUT_SELF_COMMIT }, { "no-proof", 0, LEASE_MUT_NO_PROOF },
+	{ "no-open", VMSM_MUT_NO_OPEN, 0 }, { "absent", 0, LEASEDB_MUT_ABSENT }, { "forget", VMSM_MUT_FORGET, 0 }, { "self-commit", 0, LEASEDB_MUT_SELF_COMMIT }, { "no-proof", 0, LEASE_MUT_NO_PROOF },
 };
 
 /* A crash abandons the memory of the node, as it does in the world. */

@@ -89,6 +89,7 @@ struct node {
 	struct hv hv;
 	struct mg mg;
 	struct cds_list_head qemus;
+	uint64_t ended[VMS];		/* tmpfs (VM9) */
 };
 
 struct disk { uint64_t version; };

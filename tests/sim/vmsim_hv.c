@@ -202,6 +202,7 @@ static struct hv_vm *vm_get(struct hv *hv, unsigned vm)
 	if (!v->vm) {
 		v->vm = vm_new(&hv->host, vm_name_of(vm));
 		vm_mutate(v->vm, hv->n->w->mutate_sm);
+		vm_remember(v->vm, hv->n->ended[vm]);
 	}
 	return v;
 }
@@ -233,6 +234,9 @@ void hv_start(struct hv *hv)
 		fq_connect(q, hv, vq);
 		w->counter[N_ADOPT]++;
 	}
+	for (unsigned i = 0; i < VMS; i++)
+		if (hv->n->ended[i] && !hv->vm[i].vm)
+			vm_adopt_none(vm_get(hv, i)->vm);
 	mg_line_up(&hv->n->mg);
 }
 

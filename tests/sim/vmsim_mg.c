@@ -90,9 +90,11 @@ static void tell_all(struct mg *mg)
 		const struct lease *l = leasedb_find(mg->db, vm_name_of(i));
 		struct lease none;
 
+		if (!l && !leasedb_knows_absent(mg->db))	/* "cold" of hvhost/agent.h */
+			continue;
 		memset(&none, 0, sizeof(none));
 		strcpy(none.vm, vm_name_of(i));
-		tell_record(mg, l ? l : &none, leasedb_is_open(mg->db, vm_name_of(i)));
+		tell_record(mg, l ? l : &none, leasedb_agent_is_open(mg->db, vm_name_of(i)));
 	}
 }
 

@@ -462,9 +462,16 @@ static void gone(void *arg)
 	struct fq *q = arg;
 	struct conn *c = q->c;
 
+	struct vm_qemu *vq;
+
 	if (!c || !client_lives(c))
 		return;
-	vm_qemu_gone(c->vq, NULL);
+	/* As hvhostd does: calls that wait for an answer end, then the news. */
+	vq = c->vq;
+	c->vq = NULL;
+	sched_unpost(c->hv->s, &c->out);
+	qmp_break(c->qmp, "QEMU is gone");
+	vm_qemu_gone(vq, NULL);
 }
 
 void fq_die(struct fq *q, const char *why)
@@ -473,6 +480,7 @@ void fq_die(struct fq *q, const char *why)
 		return;
 	story(q->w, "%s: QEMU %llx on n%u ends: %s", vm_name_of(q->vm), (unsigned long long)q->id, q->n->id, why);
 	q->alive = false;
+	q->n->ended[q->vm] = csv_max(q->n->ended[q->vm], q->mark.bound);	/* its mark stays until that is written */
 	if (q->executing)
 		q->w->disk[q->vm].version++;
 	q->executing = false;
