@@ -23,7 +23,7 @@
  *
  * RECORD, a committed lease (struct lease of migrator/lease.h; migrator/lease_json.h makes and reads both):
  *	{"vm": "web1", "version": 12, "epoch": 4, "state": "NONE|FREE|RUNNING|HANDOFF|RECOVERING|BLOCKED", "was": "NONE|…",
- *	 "want": "run|paused|stopped", "reason": 0, "ha": true, "moved": false, "returned": false, "priority": 100, "failures": 0,
+ *	 "want": "run|paused|stopped", "reason": 0, "ha": true, "moved": false, "returned": false, "guessed": false, "priority": 100, "failures": 0,
  *	 "owner": 2, "owner_inc": "…", "peer": 3, "peer_inc": "…", "config": 7, "txid": "…"}		state NONE: deleted
  * CAS, a move that is proposed (struct lease_cas); who proposes it is filled in by migratord:
  *	{"vm", "version": 12, "move": "HANDOVER" (lease_move_name), "want", "reason": 0, "ha", "priority", "node": 0, "node_inc": "…",
@@ -69,8 +69,9 @@
  *  event	{"severity": "info|warning|error", "vm", "text", "command"}	for the event log
  *
  * VM	{"vm", "uuid", "config", "txid", "pid", "qemu": STATE, "io_error": "", "reason": "", "command": "", "since_boot_ms",
- *	 "accel", "console": PATH, "role": "run|source|target|none", "epoch": 4, "flags": 1}
- *	epoch, flags: for the cold start's inventory (struct leasedb_item: epoch, LEASEDB_ITEM_*)
+ *	 "accel", "console": PATH, "role": "run|source|target|none"}
+ *	in the reply to "inventory" also, for a cold start (struct leasedb_item): "epoch", "flags" (LEASEDB_ITEM_*), "ended", "offered_to": node,
+ *	"offered_to_inc": "…"; a VM whose QEMU is gone is listed too, with qemu "gone", while "ended" has something to say
  *	STATE: starting | prelaunch | inmigrate | running | paused | postmigrate | io-error | shutdown | unresponsive | gone
  * HOST	{"accel": "kvm+slat|kvm|tcg", "accel_reason", "qemu": "7.2.22", "machine": "pc-q35-7.2", "memory_bytes", "memory_free_bytes",
  *	 "cpus", "missing": ["return-path"…], "agent_incarnation": "…", "volume": "/srv/csv"}

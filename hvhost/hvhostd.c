@@ -73,6 +73,7 @@ struct hvd_vm *hvd_vm_get(struct hvd *d, const char *name)
 		free(v);
 		return NULL;
 	}
+	vm_remember(v->vm, hvd_ended_get(d, name));
 	HASH_ADD_STR(d->vms, name, v);
 	return v;
 }
@@ -356,6 +357,9 @@ static int setup(struct hvd *d, struct csv_err *err)
 	if (!rc)
 		rc = dir_make(d->opt.log_dir, err);
 	snprintf(path, sizeof(path), "%s/vm", d->opt.run_dir);
+	if (!rc)
+		rc = dir_make(path, err);
+	snprintf(path, sizeof(path), "%s/ended", d->opt.run_dir);
 	if (!rc)
 		rc = dir_make(path, err);
 	if (!rc)

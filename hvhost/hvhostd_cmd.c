@@ -83,7 +83,7 @@ static json_t *inventory(struct hvd *d)
 			json_decref(vms);
 			return NULL;
 		}
-		if (vm_current(v->vm))
+		if (vm_current(v->vm) || vm_sm(v->vm)->ended)
 			json_array_append_new(vms, hvd_vm_json(d, v, true));
 	}
 	return json_pack("{s:i, s:o, s:o}", "api", AGENT_API, "host", host_json(d), "vms", vms);

@@ -4,8 +4,7 @@
  *
  *	RUN/vm/VM.ID/	qmp, console	QEMU's sockets
  *			info.json	what it is: written before it is started
- *			mark		struct vmsm_mark, replaced as a whole (VM6)
- *			keys.psk	of its migration
+ *			mark, psk/	hvhostd_mark.c
  *	CGROUP/VM.ID	its processes
  *
  * Invariants
@@ -167,6 +166,7 @@ static void on_exited(struct proc *p)
 	timer_del(in->d->sched, &in->again);
 	last_words(in, &err);
 	log_to(&in->d->log, LOG_L_NOTE, "%s: QEMU (process %d) is gone: %s", in->name, (int)p->pid, err.text);
+	inst_ended_keep(in);
 	if (in->q) {
 		vm_qemu_gone(in->q, &err);
 	} else {
@@ -197,84 +197,6 @@ static void host_release(struct vm_host *h, struct vm_qemu *q)
 		files_remove(in);
 		inst_free(in);
 	}
-}
-
-/* ---- marks and keys ---------------------------------------------------------------------------------------------------------- */
-
-static json_t *mark_json(const struct vmsm_mark *m)
-{
-	return json_pack("{s:o, s:o, s:o, s:I, s:b}", "bound", agent_u64(m->bound), "txid", agent_u64(m->txid), "offered", agent_u64(m->offered),
-			 "config", (json_int_t)m->config, "resumed", m->resumed != 0);
-}
-
-static int mark_read(const struct inst *in, struct vmsm_mark *ret)
-{
-	char path[512];
-	int64_t config = 0;
-	json_t *o = NULL;
-	int rc;
-
-	memset(ret, 0, sizeof(*ret));
-	inst_path(in, "mark", path, sizeof(path));
-	rc = store_json_read(path, &o, NULL);
-	if (!rc && (agent_u64_get(o, "bound", &ret->bound, NULL) || agent_u64_get(o, "txid", &ret->txid, NULL) ||
-		    agent_u64_get(o, "offered", &ret->offered, NULL) || agent_int(o, "config", 0, UINT32_MAX, &config, NULL)))
-		rc = -EINVAL;
-	ret->config = (uint32_t)config;
-	ret->resumed = json_is_true(json_object_get(o, "resumed"));
-	json_decref(o);
-	if (rc)
-		memset(ret, 0, sizeof(*ret));
-	return rc;
-}
-
-/* tmpfs: no fsync needed for what must not outlive the node, only for the rename's order; store_file_write does both. */
-static int json_put(const struct inst *in, const char *file, json_t *o_take)
-{
-	char path[512], *text = json_dumps(o_take, JSON_COMPACT);
-	struct csv_err err = CSV_ERR_INIT;
-	int rc;
-
-	inst_path(in, file, path, sizeof(path));
-	rc = text ? store_file_write(path, text, strlen(text), 0600, &err) : -ENOMEM;
-	if (rc)
-		log_to(&in->d->log, LOG_L_ERR, "%s", err.text);
-	free(text);
-	json_decref(o_take);
-	return rc;
-}
-
-static int host_mark(struct vm_host *h, struct vm_qemu *q, const struct vmsm_mark *m)
-{
-	(void)h;
-	return json_put(q->host, "mark", mark_json(m));
-}
-
-static int host_psk(struct vm_host *h, struct vm_qemu *q, const char *key, char *ret_dir, size_t room, struct csv_err *err)
-{
-	struct inst *in = q->host;
-	char path[512], text[VM_PSK_BYTES + 16];
-
-	(void)h;
-	inst_path(in, "psk", ret_dir, room);
-	if (mkdir(ret_dir, 0700) && errno != EEXIST)
-		return csv_err_set(err, -errno, "%s: %s", ret_dir, strerror(errno));
-	inst_path(in, "psk/keys.psk", path, sizeof(path));
-	snprintf(text, sizeof(text), "qemu:%s\n", key);
-	return store_file_write(path, text, strlen(text), 0600, err);
-}
-
-static void psk_read(const struct inst *in, char ret[static VM_PSK_BYTES])
-{
-	char path[512], text[VM_PSK_BYTES + 16] = "";
-	FILE *f;
-
-	inst_path(in, "psk/keys.psk", path, sizeof(path));
-	f = fopen(path, "re");
-	if (f && fgets(text, sizeof(text), f) && !strncmp(text, "qemu:", 5))
-		snprintf(ret, VM_PSK_BYTES, "%.64s", text + 5);
-	if (f)
-		fclose(f);
 }
 
 /* ---- making one --------------------------------------------------------------------------------------------------------------- */
@@ -407,9 +329,9 @@ static void spawn_coro(void *arg)
 	if (!rc && mkdir(in->dir, 0700) && errno != EEXIST)
 		rc = csv_err_set(&err, -errno, "%s: %s", in->dir, strerror(errno));
 	if (!rc)
-		rc = json_put(in, "info.json", info_json(in));
+		rc = inst_json_put(in, "info.json", info_json(in));
 	if (!rc)
-		rc = json_put(in, "mark", mark_json(&in->q->mark));
+		rc = inst_json_put(in, "mark", vm_mark_to_json(&in->q->mark));
 	if (!rc)
 		rc = start(in, accel, &err);
 	in->starting = false;
@@ -509,6 +431,7 @@ static void adopt(void *arg, const char *name)
 	in->proc.exited = on_exited;
 	timer_init(&in->again, again_run);
 	if (proc_adopt(&in->proc, d->loop, d->base, name, NULL)) {
+		inst_ended_keep(in);
 		files_remove(in);
 		inst_free(in);
 		return;
@@ -520,7 +443,8 @@ static void adopt(void *arg, const char *name)
 		return;
 	}
 	snprintf(in->log, sizeof(in->log), "%s/%s.qemu.log", d->opt.log_dir, vm);
-	mark_read(in, &mark);		/* unreadable: all 0, an unbound QEMU; the state machine ends it */
+	if (inst_mark_read(in, &mark))		/* an unbound QEMU then; the state machine ends it */
+		memset(&mark, 0, sizeof(mark));
 	v = hvd_vm_get(d, vm);
 	if (!v)
 		csv_panic("out of memory");
@@ -541,19 +465,53 @@ static void adopt(void *arg, const char *name)
 	memcpy(in->q->accel, facts.accel, sizeof(facts.accel));
 	in->q->downtime_ms = facts.downtime_ms;
 	in->q->memory_bytes = facts.memory_bytes;
-	psk_read(in, in->q->psk);
+	inst_psk_read(in, in->q->psk);
 	in->q->host = in;
 	log_to(&d->log, LOG_L_NOTE, "%s: found again: process %d, configuration %u", name, (int)in->proc.pid, facts.config);
 	mon_connect(in, UP_MS);
 }
 
+/* Files of instances without a process, of a hvhostd that died before it saw to them (HM1). */
+static void left_behind(void *arg, const char *name)
+{
+	struct hvd *d = arg;
+	struct inst *in;
+
+	cds_list_for_each_entry(in, &d->insts, node)
+		if (!strcmp(in->name, name))
+			return;
+	in = inst_new(d, name);
+	in->proc.pid_fd = -1;
+	timer_init(&in->again, again_run);
+	inst_ended_keep(in);
+	files_remove(in);
+	inst_free(in);
+}
+
+static void remember(struct hvd *d, const char *vm)
+{
+	struct hvd_vm *v = hvd_vm_find(d, vm);
+
+	if (v)
+		return;
+	v = hvd_vm_get(d, vm);
+	if (!v)
+		csv_panic("out of memory");
+	vm_adopt_none(v->vm);
+}
+
 int hvd_adopt_all(struct hvd *d, struct csv_err *err)
 {
+	char dir[400];
 	int rc = proc_base(d->opt.cgroup, d->base, sizeof(d->base), err);
 
-	if (!rc)
-		proc_each(d->base, adopt, d);
-	return rc;
+	if (rc)
+		return rc;
+	proc_each(d->base, adopt, d);
+	snprintf(dir, sizeof(dir), "%s/vm", d->opt.run_dir);
+	proc_each(dir, left_behind, d);
+	hvd_ended_each(d, remember);
+	return 0;
 }
 
 void hvd_reap(struct hvd *d)
@@ -614,6 +572,6 @@ static void host_event(struct vm_host *h, struct vm *vm, const char *severity, c
 }
 
 const struct vm_host_ops hvd_host_ops = {
-	.spawn = host_spawn, .kill = host_kill, .release = host_release, .mark = host_mark, .psk = host_psk, .propose = host_propose,
+	.spawn = host_spawn, .kill = host_kill, .release = host_release, .mark = inst_mark_put, .psk = inst_psk_put, .propose = host_propose,
 	.say = host_say, .changed = host_changed, .migration = host_migration, .event = host_event,
 };

@@ -112,6 +112,17 @@ void hvd_insts_leave(struct hvd *d);				/* at our end: QEMUs live on */
 /* Sockets and folder of an instance. */
 void inst_path(const struct inst *in, const char *file, char *ret, size_t room);
 
+/* hvhostd_mark.c */
+int inst_json_put(const struct inst *in, const char *file, json_t *o_take);
+int inst_mark_read(const struct inst *in, struct vmsm_mark *ret);
+int inst_mark_put(struct vm_host *h, struct vm_qemu *q, const struct vmsm_mark *m);
+int inst_psk_put(struct vm_host *h, struct vm_qemu *q, const char *key, char *ret_dir, size_t room, struct csv_err *err);
+void inst_psk_read(const struct inst *in, char ret[static VM_PSK_BYTES]);
+/* Its process is gone: what its mark says is kept for the node's life. */
+void inst_ended_keep(const struct inst *in);
+uint64_t hvd_ended_get(const struct hvd *d, const char *vm);	/* 0: none */
+void hvd_ended_each(struct hvd *d, void (*fn)(struct hvd *d, const char *vm));
+
 /* hvhostd_line.c */
 int hvd_line_open(struct hvd *d, struct csv_err *err);
 void hvd_line_close(struct hvd *d);

@@ -134,6 +134,10 @@ int vm_inventory(struct vm *vm, struct leasedb_item *ret, bool *ret_there);
 /* Into a fresh QEMU on this node, frozen.  In a coroutine.  0, or -errno with err. */
 int vm_rebind(struct vm *vm, struct csv_err *err);
 
+/* A mark as it lies on tmpfs; -EINVAL, and ret is all 0: a QEMU that is bound to nothing. */
+json_t *vm_mark_to_json(const struct vmsm_mark *m);
+int vm_mark_from_json(const json_t *o, struct vmsm_mark *ret) csv_must_check;
+
 /* VM of hvhost/agent.h, without console.  `inventory` NULL: unknown. */
 json_t *vm_to_json(const struct vm *vm, const struct leasedb_item *inventory);
 /* Which mandatory capability this QEMU lacks: "" none.  In a coroutine. */

@@ -502,6 +502,9 @@ json_t *vm_to_json(const struct vm *vm, const struct leasedb_item *inventory)
 	if (o && inventory) {
 		json_object_set_new(o, "epoch", json_integer((json_int_t)inventory->epoch));
 		json_object_set_new(o, "flags", json_integer(inventory->flags));
+		json_object_set_new(o, "ended", json_integer((json_int_t)inventory->ended));
+		json_object_set_new(o, "offered_to", json_integer(inventory->peer));
+		json_object_set_new(o, "offered_to_inc", agent_u64(inventory->peer_inc));
 	}
 	return o;
 }

@@ -167,6 +167,9 @@ static void item_of(const json_t *v, struct leasedb_item *ret)
 	memset(ret, 0, sizeof(*ret));
 	snprintf(ret->vm, sizeof(ret->vm), "%.*s", LEASE_NAME_BYTES - 1, mig_text(v, "vm"));
 	ret->epoch = (uint64_t)csv_max(mig_int(v, "epoch"), (json_int_t)0);
+	ret->ended = (uint64_t)csv_max(mig_int(v, "ended"), (json_int_t)0);
+	ret->peer = (uint32_t)mig_int(v, "offered_to");
+	ret->peer_inc = mig_hex_get(v, "offered_to_inc");
 	ret->config = (uint32_t)mig_int(v, "config");
 	ret->flags = (uint32_t)mig_int(v, "flags") & (LEASEDB_ITEM_EXEC | LEASEDB_ITEM_SURE | LEASEDB_ITEM_RESUMED);
 }

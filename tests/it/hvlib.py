@@ -199,7 +199,7 @@ class Cluster:
         node = next(n for n in self.nodes.values() if n.sock)
         number = node.ask("vm.define", config=config, **files)["config"]
         self.records[name] = {"vm": name, "version": 1, "epoch": 0, "state": "FREE", "was": "NONE", "want": want, "reason": 0, "ha": True,
-                              "moved": False, "returned": False, "priority": 100, "failures": 0, "owner": 0, "owner_inc": NONE, "peer": 0,
+                              "moved": False, "returned": False, "guessed": False, "priority": 100, "failures": 0, "owner": 0, "owner_inc": NONE, "peer": 0,
                               "peer_inc": NONE, "config": number, "txid": NONE}
         return number
 

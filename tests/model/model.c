@@ -64,7 +64,6 @@ static const struct { const char *name; unsigned bits; } mutations[] = {
 	{ "no-suspects", MUT_LEASE(LEASEDB_MUT_COLD) },			/* after a cold start who is not here counts as running nothing */
 	{ "step4", MUT_LEASE(LEASE_MUT_STEP4) | MUT_VMSM(VMSM_MUT_STEP4) },	/* a complete target adopts before the lease is its own */
 	{ "absent", MUT_LEASE(LEASEDB_MUT_ABSENT) },			/* after a cold start "no record" counts as "may not run" at once */
-	{ "forget", MUT_VMSM(VMSM_MUT_FORGET) },			/* a node is silent about QEMUs that executed and are gone */
 	{ "no-open", MUT_VMSM(VMSM_MUT_NO_OPEN) },			/* an open HANDOVER does not hold the source back */
 };
 

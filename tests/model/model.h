@@ -13,6 +13,7 @@
  *      until it is gone.
  *  MO2 A QEMU that begins to execute has a memory as new as the disk.
  *  MO3 Two nodes that have settled records of the same version and cold start have the same record.
+ *  MO5 The reaper ends no QEMU that executes: by MO1 it is the only one.
  *  MO4 Progress: when nothing fails any more, and a majority is up, every VM comes to run, or to BLOCKED or FREE with a reason.
  *
  * State is one flat structure without pointers.  One thread.

@@ -401,6 +401,10 @@ static void agent_acts(struct world *w, unsigned node, unsigned vm, const struct
 	if (a->act < VMSM_A_MARK)
 		tell(w, "n%u: agent: %s", node + 1, vmsm_act_name(a->act));
 	switch (a->act) {
+	case VMSM_A_EVENT:
+		if (a->note == VMSM_NOTE_REAPED && q->st == VMSM_Q_RUNNING && (!w->only_g4 || (w->mutate & LEASEDB_MUT_ABSENT)))
+			violate(w, "a healthy QEMU: %s executes on n%u, and its agent ends it", vm_name(vm), node + 1);
+		return;
 	case VMSM_A_MARK:
 		q->mark = n->sm[vm].mark;
 		return;

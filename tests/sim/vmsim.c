@@ -4,7 +4,7 @@
  *
  * usage: vmsim --seeds A..B [--verbose] [--mutate NAME]
  * One line of figures; a seed that fails is told with its command.  --mutate NAME: the guard is taken away, and a run that finds nothing
- * in all seeds fails (the tests of the test): handoff, no-reaper, step4, no-open, self-commit, no-proof.
+ * in all seeds fails (the tests of the test): handoff, no-reaper, step4, no-open, self-commit, no-proof, absent, forget.
  */
 #include "tests/sim/vmsim.h"
 
@@ -250,7 +250,28 @@ static void do_cut(void *arg)
 	after(w, 500 * MS + below(w, 8 * NS_PER_SEC), heal, w);
 }
 
-static void (*const fault[])(void *arg) = { do_hv_kill, do_hv_kill, do_mg_kill, do_qemu_kill, do_qemu_kill, do_power, do_cut };
+/* All that remembers ends at once: a cold start, and whoever executes may not live to tell. */
+static void do_all_mg_kill(void *arg)
+{
+	struct world *w = ((struct node *)arg)->w;
+	struct fq *q;
+
+	if (chance(w, 2, 3)) {
+		do_cut(arg);
+		return;
+	}
+	w->counter[N_ALL_MG]++;
+	for (unsigned i = 1; i <= NODES; i++) {
+		do_mg_kill(&w->n[i]);
+		cds_list_for_each_entry(q, &w->n[i].qemus, node_list)
+			if (q->alive && q->executing && chance(w, 1, 3)) {
+				w->counter[N_QEMU_KILL]++;
+				fq_die(q, "SIGKILL");
+			}
+	}
+}
+
+static void (*const fault[])(void *arg) = { do_hv_kill, do_hv_kill, do_mg_kill, do_qemu_kill, do_qemu_kill, do_power, do_cut, do_all_mg_kill };
 
 void crash_point(struct node *n)
 {
@@ -477,7 +498,7 @@ int main(int argc, char **argv)
 {
 	static const struct option o[] = { { "seeds", 1, NULL, 's' }, { "verbose", 0, NULL, 'v' }, { "mutate", 1, NULL, 'm' }, { 0 } };
 	static const char *const name[N_END_] = { "resumes", "migrations", "migrations failed", "hvhostd killed", "migratord killed", "QEMU killed",
-		"power cuts", "cuts", "fenced", "purged", "cold starts", "aborts", "refusals", "adopted", "starts", "taken" };
+		"power cuts", "cuts", "fenced", "purged", "cold starts", "aborts", "refusals", "adopted", "starts", "taken", "all migratords killed" };
 	unsigned long long first = 1, last = 20, total[N_END_] = { 0 };
 	unsigned mutate_sm = 0, mutate_db = 0, bad = 0;
 	bool verbose = false, mutated = false;

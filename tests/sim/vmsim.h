@@ -11,6 +11,7 @@
  * Oracles
  *  VO1 Between a QEMU's RESUME and its STOP or end no other QEMU of the VM executes, on any node, reachable or not (G4).
  *  VO2 A QEMU that is resumed has memory as new as the disk: nobody has executed since it was copied.
+ *  VO4 The reaper ends no QEMU that executes: that is always the only one, by VO1, with the newest memory, by VO2.
  *  VO3 After the faults every VM that is wanted runs, or is BLOCKED with a reason and a command.
  */
 #ifndef CSVFS_TESTS_SIM_VMSIM_H
@@ -111,7 +112,7 @@ struct world {
 	uint64_t counter[32];
 };
 enum { N_RESUME, N_MIGRATED, N_FAILED, N_HV_KILL, N_MG_KILL, N_QEMU_KILL, N_POWER, N_CUT, N_FENCE, N_PURGED, N_COLD, N_ABORT, N_REFUSE, N_ADOPT,
-       N_START, N_RETAKE, N_END_ };
+       N_START, N_RETAKE, N_ALL_MG, N_END_ };
 
 void violate(struct world *w, const char *fmt, ...) csv_printf_like(2, 3);
 void story(struct world *w, const char *fmt, ...) csv_printf_like(2, 3);

@@ -184,7 +184,12 @@ static void host_migration(struct vm_host *h, struct vm *vm, json_t *news_take)
 
 static void host_event(struct vm_host *h, struct vm *vm, const char *severity, const char *text, const char *command)
 {
-	(void)vm, (void)severity, (void)command;
+	struct vm_qemu *vq = vm_current(vm);
+	const struct fq *q = vq ? vq->host : NULL;
+
+	(void)severity, (void)command;
+	if (q && q->alive && q->executing && strstr(text, "may not be"))
+		violate(q->w, "VO4: %s: the reaper of n%u ends a QEMU that executes and is the only one", vm_name(vm), q->n->id);
 	story(hv_of(h)->n->w, "n%u: %s", hv_of(h)->n->id, text);
 }
 
