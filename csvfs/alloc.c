@@ -358,6 +358,20 @@ static int cmp_u32(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+int alloc_call_groups(struct csvfs *fs, const uint32_t *group, uint32_t n)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < n && !rc; i++) {
+		struct glock_holder gh;
+
+		rc = glock_get(fs, OWN_GROUP(group[i]), DLM_EX, 0, &gh);
+		if (!rc)
+			glock_put(&gh);
+	}
+	return rc;
+}
+
 int alloc_lock_groups(struct alloc_resv *r, const uint32_t *group, uint32_t n)
 {
 	uint32_t want[ALLOC_GROUPS_MAX], k = 0;

@@ -70,6 +70,8 @@ bool alloc_resv_covers(const struct alloc_resv *r, uint64_t blk);
 void alloc_resv_done(struct alloc_resv *r);
 /* What the bitmap says of a block, under group PR (R29: believed only if "inode").  Awaits.  -EINVAL: in no group. */
 int alloc_state(struct csvfs *fs, uint64_t blk, enum csv_blk_state *ret_state);
+/* Their locks come here and stay cached, for alloc_lock_groups() not to wait; nothing is held afterwards.  Awaits; any order. */
+int alloc_call_groups(struct csvfs *fs, const uint32_t *group, uint32_t n);
 uint32_t alloc_group_of(const struct csvfs *fs, uint64_t blk);	/* UINT32_MAX when in no group */
 /* Free blocks over all groups, from value blocks and caches where possible (approximate unless `exact`).  Awaits. */
 int alloc_count_free(struct csvfs *fs, bool exact, uint64_t *ret_free);

@@ -464,14 +464,16 @@ static int remove_name(struct csvfs *fs, uint64_t dir, uint32_t gen, const char 
 	if (err)
 		goto out;
 	last = want_dir || r.ip->nlink == 1;
-	if (last)
+	inode_tree(&d, CSV_BT_DIR, NULL, &t);
+	err = bt_path_groups(&t, e.key, group, &n, ALLOC_GROUPS_MAX - 1);
+	if (!err && last)
+		err = alloc_call_groups(fs, group, n);	/* OR5 */
+	if (!err && last)
 		err = orphan_lock(fs, fs->slot, &o);
 	if (err)
 		goto out;
 	locked = last;
-	inode_tree(&d, CSV_BT_DIR, NULL, &t);
-	err = bt_path_groups(&t, e.key, group, &n, ALLOC_GROUPS_MAX - 1);
-	if (!err && n)
+	if (n)
 		err = alloc_lock_groups(&resv, group, n);
 	if (!err && last)
 		err = alloc_reserve(&resv, d.ip->ino, orphan_new_blocks(&o), 1, true);

@@ -11,6 +11,8 @@
  *      that was made here and whose lock has been EX here ever since (inode.alone): nobody elsewhere ever saw it.
  *  OR4 A number in an orphan tree is believed only if the bitmap says inode, and the inode has the entry's generation and names this
  *      slot (R29).  What is not so is logged, left, and fsck's to judge.
+ *  OR5 A group that may be elsewhere is awaited before `orphan s` is taken: the group of a lost node comes with its recovery only, and
+ *      meanwhile everybody here who removes a file needs `orphan s`.
  *
  * Who reaps: who closes last; after a lost node was replayed, each member its own slot's tree and the coordinator the lost one's; a
  * mount, the trees of its own and all free slots.
@@ -204,13 +206,17 @@ static int finish(struct csvfs *fs, uint32_t slot, const struct entry *e, struct
 	struct alloc_resv resv;
 	struct orphan_ref o;
 	struct jnl_handle h;
-	int ret = orphan_lock(fs, slot, &o);
+	int ret = 0;
 
+	if (unlinked) {
+		group[n++] = alloc_group_of(fs, e->ino);
+		ret = alloc_call_groups(fs, group, n);	/* OR5 */
+	}
+	if (!ret)
+		ret = orphan_lock(fs, slot, &o);
 	if (ret < 0)
 		return ret;
 	alloc_resv_init(fs, &resv);
-	if (unlinked)
-		group[n++] = alloc_group_of(fs, e->ino);
 	ret = orphan_groups(&o, e->ino, group, &n, ALLOC_GROUPS_MAX);
 	if (!ret && n)
 		ret = alloc_lock_groups(&resv, group, n);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Operations and unmounts while locks of lost nodes stand, or while somebody waits for a lock that leaves. */
+#define CW_BYTES (4ull << 30)		/* several groups */
 #include "tests/unit/core_world.h"
 
 #include <sys/stat.h>
+
+#include "csvfs/alloc.h"
 
 /* Nodes die here in the middle of coroutines, whose memory nobody frees then: not a leak of the core. */
 const char *__asan_default_options(void);
@@ -153,6 +156,100 @@ START_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold)
 }
 END_TEST
 
-UNIT_MAIN("lost_locks", UNIT_TEST(creating_files_waits_for_the_recovery_of_two_lost_nodes),
+static const char *make_name, *unlink_name;
+static struct csvfs_attr made_attr;
+
+static void make_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	n->ret = csvfs_create(n->fs, csvfs_root_ino(n->fs), 0, make_name, S_IFREG | 0644, 0, 0, 0, false, &made_attr);
+	n->done = true;
+}
+
+/* Its inode lock comes here, its group stays where it is. */
+static void chmod_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct csvfs_attr set = { .mode = 0600 }, a;
+
+	n->ret = csvfs_setattr(n->fs, made_attr.ino, made_attr.gen, &set, CSVFS_SET_MODE, &a);
+	if (!n->ret)
+		n->ret = csvfs_sync(n->fs);
+	n->done = true;
+}
+
+static void unlink_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	n->ret = csvfs_unlink(n->fs, csvfs_root_ino(n->fs), 0, unlink_name);
+	n->done = true;
+}
+
+static uint32_t their_group;
+
+static void group_coro(void *arg)
+{
+	struct cw_node *n = arg;
+	struct glock_holder gh;
+
+	ck_assert_int_eq(glock_get(n->fs, OWN_GROUP(their_group), DLM_EX, 0, &gh), 0);
+	coro_sleep_ns(n->env.sched, 3600 * NS_PER_SEC);
+}
+
+static void does_at_once(unsigned id, void (*fn)(void *arg))
+{
+	cw_start(id, fn);
+	ck_assert_msg(cw_run(1000, cw_is_done, cw_n(id)), "node %u waits\n%s", id, cw.all_log);
+	ck_assert_int_eq(cw_n(id)->ret, 0);
+}
+
+/*
+ * The space of a removed file lies in a group that a lost node has locked: giving it back waits for that node, without the lock of
+ * this node's orphans, which everybody needs who removes a file.
+ */
+START_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed)
+{
+	uint64_t theirs;
+
+	cw_setup();
+	for (unsigned id = 1; id <= 3; id++)
+		cw_mount(id);
+	make_name = "theirs";
+	cw_do(2, make_coro);
+	ck_assert_int_eq(cw_n(2)->ret, 0);
+	theirs = made_attr.ino;
+	their_group = alloc_group_of(cw_n(2)->fs, theirs);
+	cw_do(1, chmod_coro);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	make_name = "ours";
+	cw_do(1, make_coro);
+	ck_assert_int_eq(cw_n(1)->ret, 0);
+	ck_assert_uint_ne(alloc_group_of(cw_n(1)->fs, made_attr.ino), alloc_group_of(cw_n(1)->fs, theirs));
+	cw_start(2, group_coro);	/* its group is in use there */
+	settle(100);
+	cw.fence_fail = 100000;
+	cw_power_cut(2);
+	settle(1000);
+	unlink_name = "theirs";
+	does_at_once(1, unlink_coro);
+	unlink_name = "ours";
+	does_at_once(1, unlink_coro);
+	make_name = "more";
+	does_at_once(1, make_coro);
+	unlink_name = "more";
+	does_at_once(1, unlink_coro);
+	cw.fence_fail = 0;
+	settle(60000);
+	ck_assert(!recover_is_pending(cw_n(1)->fs));
+	cw_umount(3);
+	cw_umount(1);
+	cw_teardown();
+}
+END_TEST
+
+UNIT_MAIN("lost_locks", UNIT_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed),
+	  UNIT_TEST(creating_files_waits_for_the_recovery_of_two_lost_nodes),
 	  UNIT_TEST(an_unmount_does_not_wait_for_a_reaper_that_waits_for_a_lost_node),
 	  UNIT_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold))
