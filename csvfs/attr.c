@@ -24,6 +24,15 @@ int csvfs_getattr(struct csvfs *fs, uint64_t ino, uint32_t gen, struct csvfs_att
 	return 0;
 }
 
+uint32_t inode_killed_mode(const struct inode *ip)
+{
+	uint32_t mode = ip->mode;
+
+	if (S_ISDIR(mode))
+		return mode;
+	return mode & ~(uint32_t)(S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
+}
+
 struct change { const struct csvfs_attr *set; uint32_t mask; };
 
 static void apply(struct iref *r, void *arg)
@@ -32,11 +41,8 @@ static void apply(struct iref *r, void *arg)
 	struct inode *ip = r->ip;
 	int64_t now;
 
-	if (c->mask & CSVFS_SET_KILLPRIV && !S_ISDIR(ip->mode)) {
-		ip->mode &= ~(uint32_t)S_ISUID;
-		if (ip->mode & S_IXGRP)
-			ip->mode &= ~(uint32_t)S_ISGID;
-	}
+	if (c->mask & CSVFS_SET_KILLPRIV)
+		ip->mode = inode_killed_mode(ip);
 	if (c->mask & CSVFS_SET_MODE)
 		ip->mode = (ip->mode & S_IFMT) | (c->set->mode & 07777);
 	if (c->mask & CSVFS_SET_UID)

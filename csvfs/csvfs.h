@@ -140,9 +140,11 @@ int csvfs_disk_lseek(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off,
 /* While the raw view is open here: bytes of the virtual disk.  0: not open. */
 uint64_t csvfs_raw_size(struct csvfs *fs, uint64_t ino);
 
-/* Slow-path I/O, any alignment.  Return bytes, or <0.  `append`: at the true end of file, *ret_off says where (R26). */
+/* Slow-path I/O, any alignment.  Return bytes, or <0. */
 ssize_t csvfs_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, void *buf, size_t len);
-ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, bool append, uint64_t *ret_off);
+#define CSVFS_WRITE_APPEND 1u		/* at the true end of file, *ret_off says where (R26) */
+#define CSVFS_WRITE_KILLPRIV 2u		/* the writer may not keep set-id bits: they go first */
+ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, uint32_t flags, uint64_t *ret_off);
 /* mode: KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE; the values are those of linux/falloc.h. */
 #define CSVFS_FALLOC_KEEP_SIZE 0x01
 #define CSVFS_FALLOC_PUNCH_HOLE 0x02

@@ -5,6 +5,7 @@
  *	image (R25)	readers and writers in place take CW: many nodes at once; everything else EX
  *	other files	readers PR, writers EX
  *	append (R26)	EX, the end of file as it is then, whatever the caller thought
+ *	set-id bits	nothing is written in place (publish.c, write_cw()): the write of one who may not keep them takes them away under EX
  *
  * A write under EX: what is missing is allocated unwritten, the data is written, and one transaction makes it visible with the new size
  * (fmap.h).  A crash before that transaction leaves unwritten blocks, which read as zeros.
@@ -77,8 +78,15 @@ ssize_t csvfs_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, v
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------------ */
 
+static void kill_priv(struct iref *r, void *arg)
+{
+	(void)arg;
+	r->ip->mode = inode_killed_mode(r->ip);
+	inode_touch(r->ip, INODE_T_CTIME);
+}
+
 /* -EAGAIN: not possible in place, take EX. */
-static ssize_t write_cw(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len)
+static ssize_t write_cw(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, uint32_t flags)
 {
 	struct iref r;
 	int err;
@@ -86,7 +94,8 @@ static ssize_t write_cw(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t o
 	err = inode_get(fs, ino, gen, DLM_CW, 0, &r);
 	if (err)
 		return err;
-	if (!(r.ip->flags & CSV_INO_IMAGE) || off >= r.ip->size || len > r.ip->size - off) {
+	if (!(r.ip->flags & CSV_INO_IMAGE) || off >= r.ip->size || len > r.ip->size - off ||
+	    (flags & CSVFS_WRITE_KILLPRIV && inode_killed_mode(r.ip) != r.ip->mode)) {
 		err = -EAGAIN;
 	} else {
 		err = fmap_all_written(&r, off >> CSV_BLOCK_SHIFT, fmap_blocks(off + len));
@@ -205,7 +214,7 @@ static ssize_t write_blocks(struct iref *r, uint64_t off, const void *buf, uint6
 	return err ? err : (ssize_t)len;
 }
 
-static ssize_t write_ex(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, bool append,
+static ssize_t write_ex(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, uint32_t flags,
 			uint64_t *ret_off)
 {
 	bool in_place = false;
@@ -215,7 +224,7 @@ static ssize_t write_ex(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t o
 	n = inode_get(fs, ino, gen, DLM_EX, 0, &r);
 	if (n)
 		return n;
-	if (append)
+	if (flags & CSVFS_WRITE_APPEND)
 		off = r.ip->size;
 	n = check_file(r.ip);
 	if (!n && r.ip->flags & CSV_INO_IMMUTABLE)
@@ -226,10 +235,12 @@ static ssize_t write_ex(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t o
 		goto out;
 	len = csv_min((uint64_t)len, CSV_FILE_SIZE_MAX - off);
 	inode_gate_close(r.ip);
-	if (r.ip->body != CSV_BODY_TREE && !(r.ip->flags & CSV_INO_IMAGE) && off + len <= CSV_BODY_BYTES) {
+	if (flags & CSVFS_WRITE_KILLPRIV && inode_killed_mode(r.ip) != r.ip->mode)
+		n = fmap_change(&r, kill_priv, NULL);
+	if (!n && r.ip->body != CSV_BODY_TREE && !(r.ip->flags & CSV_INO_IMAGE) && off + len <= CSV_BODY_BYTES) {
 		n = fmap_change(&r, write_inline, &(struct inline_write){ off, buf, len });
 		n = n ? n : (ssize_t)len;
-	} else {
+	} else if (!n) {
 		n = write_blocks(&r, off, buf, len, &in_place);
 	}
 	inode_gate_open(r.ip);
@@ -242,7 +253,7 @@ out:
 	return n;
 }
 
-ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, bool append,
+ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len, uint32_t flags,
 		    uint64_t *ret_off)
 {
 	uint32_t align = fs->env->blk->io_align;
@@ -252,18 +263,18 @@ ssize_t csvfs_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, 
 
 	err = fs_check_write(fs);
 	len = csv_min(len, (size_t)INT32_MAX & ~(size_t)(CSV_BLOCK_SIZE - 1));
-	if (!err && !append && len && off % align == 0 && len % align == 0)
+	if (!err && !(flags & CSVFS_WRITE_APPEND) && len && off % align == 0 && len % align == 0)
 		err = guess_image(fs, ino, gen, &image);
 	if (err)
 		return err;
 	if (image) {
-		n = write_cw(fs, ino, gen, off, buf, len);
+		n = write_cw(fs, ino, gen, off, buf, len, flags);
 		if (n >= 0 && ret_off)
 			*ret_off = off;
 		if (n != -EAGAIN)
 			return n;
 	}
-	return write_ex(fs, ino, gen, off, buf, len, append, ret_off);
+	return write_ex(fs, ino, gen, off, buf, len, flags, ret_off);
 }
 
 /* ---- images ------------------------------------------------------------------------------------------------------------------------ */

@@ -13,8 +13,10 @@
  *  F5  Only a fatal signal ends an operation: a disk file system's calls do not answer EINTR to a handler's signal, and programs do
  *      not expect it.  FUSE_INTERRUPT comes once, for any signal, so an interrupted fop is watched until its thread has SIGKILL
  *      pending (every fatal signal ends as one).
- *  F4  The kernel caches no names (entry time-out 0), no attributes and no pages of this volume: nothing has to be invalidated
- *      before a lock leaves the node.
+ *  F4  The kernel caches no names (entry time-out 0), no attributes, and no pages for read(2) and write(2) (direct I/O): nothing has
+ *      to be invalidated before a lock leaves the node.  Newer kernels (6.5 on) fill pages for sendfile(2), splice(2) and
+ *      copy_file_range(2), all for private mappings: an open drops them, and any look at the attributes that sees another
+ *      modification time (AUTO_INVAL_DATA); csvfs(7) says so.
  */
 #ifndef CSVFS_CSVFS_FUSE_INTERNAL_H
 #define CSVFS_CSVFS_FUSE_INTERNAL_H
@@ -74,6 +76,7 @@ struct fop {
 	bool data_only;
 	struct { uint8_t kind, type; bool unlock, wait; uint32_t pid; uint64_t start, end; } lock;	/* plock.h */
 	bool again;			/* not answered: asked again in the next life */
+	bool kill_priv;			/* WRITE: of one who may not keep set-id bits */
 	bool made, wrote;		/* what it has done already: CREATE made the name, WRITE wrote `done_len` */
 	size_t done_len;
 	struct iobuf *buf;		/* WRITE: payload at base + 4096; READ: filled there */
@@ -149,6 +152,8 @@ struct iobuf *iobuf_get(struct fused *d);		/* any thread; NULL out of memory */
 void iobuf_put(struct fused *d, struct iobuf *b);	/* NULL allowed */
 void iobuf_free_all(struct fused *d);
 static inline char *iobuf_payload(struct iobuf *b) { return b->base + 4096; }
+/* The WRITE in it, as it was received, says what libfuse does not pass on: its writer may not keep set-id bits. */
+bool iobuf_write_kills_priv(const struct iobuf *b);
 struct worker *worker_of_thread(void);
 
 /* In place where possible; false: nothing done, the caller sends a fop.  Worker thread only. */

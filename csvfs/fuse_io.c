@@ -4,7 +4,10 @@
 #include "csvfs/fuse_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+
+#include <linux/fuse.h>
 
 #define IOBUF_KEEP 64u		/* free ones that stay allocated */
 
@@ -60,4 +63,12 @@ void iobuf_free_all(struct fused *d)
 		free(b);
 	}
 	d->buf_count = 0;
+}
+
+bool iobuf_write_kills_priv(const struct iobuf *b)
+{
+	struct fuse_write_in in;
+
+	memcpy(&in, b->base + BUF_HEAD + sizeof(struct fuse_in_header), sizeof(in));
+	return in.write_flags & FUSE_WRITE_KILL_SUIDGID;
 }

@@ -145,9 +145,14 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	post_plain(req, FOP_STATFS, ino);
 }
 
+/* Years 1677 to 2262: what is beyond is the nearest that can be kept, as other file systems do it. */
 static int64_t ts_ns(const struct timespec *ts)
 {
-	return (int64_t)ts->tv_sec * 1000000000 + ts->tv_nsec;
+	int64_t ns;
+
+	if (__builtin_mul_overflow((int64_t)ts->tv_sec, (int64_t)1000000000, &ns) || __builtin_add_overflow(ns, (int64_t)ts->tv_nsec, &ns))
+		return ts->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+	return ns;
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
@@ -323,6 +328,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 	op->off = (uint64_t)off;
 	op->len = size;
 	op->fi = *fi;
+	op->kill_priv = iobuf_write_kills_priv(b);
 	fop_post(op);
 }
 
@@ -398,10 +404,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	(void)userdata;
 	conn->want &= ~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-				  FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-				  FUSE_CAP_ATOMIC_O_TRUNC);
+				  FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ATOMIC_O_TRUNC);
+	/* AUTO_INVAL_DATA: F4 */
 	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_POSIX_LOCKS |
-					FUSE_CAP_FLOCK_LOCKS);
+				       FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_AUTO_INVAL_DATA);
 	conn->max_write = IO_MAX;
 	conn->max_read = IO_MAX;
 	conn->max_readahead = 0;

@@ -11,6 +11,14 @@
 
 #include "utils/base/base.h"
 
+/* Before 1970 too: nanoseconds count forwards. */
+static struct timespec ns_ts(int64_t ns)
+{
+	int64_t rest = ns % 1000000000;
+
+	return (struct timespec){ .tv_sec = ns / 1000000000 - (rest < 0), .tv_nsec = rest < 0 ? rest + 1000000000 : rest };
+}
+
 void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st)
 {
 	(void)d;
@@ -24,12 +32,9 @@ void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, 
 	st->st_size = (off_t)a->size;
 	st->st_blksize = CSV_BLOCK_SIZE;
 	st->st_blocks = (blkcnt_t)a->blocks_512;
-	st->st_atim.tv_sec = a->atime_ns / 1000000000;
-	st->st_atim.tv_nsec = a->atime_ns % 1000000000;
-	st->st_mtim.tv_sec = a->mtime_ns / 1000000000;
-	st->st_mtim.tv_nsec = a->mtime_ns % 1000000000;
-	st->st_ctim.tv_sec = a->ctime_ns / 1000000000;
-	st->st_ctim.tv_nsec = a->ctime_ns % 1000000000;
+	st->st_atim = ns_ts(a->atime_ns);
+	st->st_mtim = ns_ts(a->mtime_ns);
+	st->st_ctim = ns_ts(a->ctime_ns);
 }
 
 void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e)
@@ -263,7 +268,8 @@ static void run_write(struct fop *op)
 	uint64_t at;
 	ssize_t n = op->wrote ? (ssize_t)op->done_len :
 				csvfs_write(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len,
-					    op->fi.flags & O_APPEND, &at);
+					    (op->fi.flags & O_APPEND ? CSVFS_WRITE_APPEND : 0) | (op->kill_priv ? CSVFS_WRITE_KILLPRIV : 0),
+					    &at);
 	int err;
 
 	if (n >= 0) {

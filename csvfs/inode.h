@@ -103,6 +103,8 @@ void inode_store(struct iref *r);				/* attributes -> block */
 #define INODE_T_MTIME 1u
 #define INODE_T_CTIME 2u
 void inode_touch(struct inode *ip, unsigned which);
+/* Its mode without the set-id bits that somebody else's change takes away (attr.c). */
+uint32_t inode_killed_mode(const struct inode *ip);
 int64_t inode_now(struct inode *ip);
 
 /* Tree in the inode's body.  `resv` may be NULL for reading.  A regular file must have body TREE. */

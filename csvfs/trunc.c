@@ -426,7 +426,7 @@ static int shrink(struct iref *r, uint64_t size)
 	if (err != -E2BIG)
 		return err;
 	if (ip->nlink == 0) {
-		while (!err && !done)
+		for (err = 0; !err && !done; coro_yield(ip->fs->env->sched))
 			err = tail_batch(r, keep, true, size, &done);
 		return err ? err : fmap_change(r, set_size, &(struct resize){ size });
 	}

@@ -33,7 +33,7 @@ int vraw_file_read(struct vraw *v, uint64_t off, void *buf, uint64_t len)
 
 static int write_bytes(struct vraw *v, uint64_t off, const void *buf, uint64_t len)
 {
-	ssize_t n = csvfs_write(v->fs, v->ip->ino, 0, off, buf, len, false, NULL);
+	ssize_t n = csvfs_write(v->fs, v->ip->ino, 0, off, buf, len, 0, NULL);
 
 	return n < 0 ? (int)n : (uint64_t)n < len ? -ENOSPC : 0;
 }
@@ -273,7 +273,7 @@ ssize_t csvfs_disk_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t 
 		return -ENOSPC;
 	len = csv_min((uint64_t)csv_min(len, (size_t)INT32_MAX), size - off);
 	if (!vraw_is_mapped(v))
-		return csvfs_write(fs, ino, gen, off, buf, len, false, NULL);
+		return csvfs_write(fs, ino, gen, off, buf, len, 0, NULL);
 	if (!v->writable)
 		return -EROFS;
 	while (done < len && !err) {

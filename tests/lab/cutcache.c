@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * cutcache.c - negative control of t-coherence: a pass-through mount that caches names, attributes and data for a minute and knows of
+ * cutcache.c - negative control of t-coherence and t-posix: a pass-through mount that caches names, attributes and data for a minute and knows of
  * no other mount of the same directory.
  *
  *	cutcache BACK DIR		(returns when it is mounted; umount DIR ends it)
@@ -120,6 +120,42 @@ static int op_unlink(const char *path)
 	return result(unlink(back(b, path)));
 }
 
+static int op_mkdir(const char *path, mode_t mode)
+{
+	char b[PATH_MAX];
+
+	return result(mkdir(back(b, path), mode));
+}
+
+static int op_link(const char *from, const char *to)
+{
+	char a[PATH_MAX], b[PATH_MAX];
+
+	return result(link(back(a, from), back(b, to)));
+}
+
+static int op_chmod(const char *path, mode_t mode, struct fuse_file_info *fi)
+{
+	char b[PATH_MAX];
+
+	(void)fi;
+	return result(chmod(back(b, path), mode));
+}
+
+static int op_utimens(const char *path, const struct timespec ts[2], struct fuse_file_info *fi)
+{
+	char b[PATH_MAX];
+
+	(void)fi;
+	return result(utimensat(AT_FDCWD, back(b, path), ts, AT_SYMLINK_NOFOLLOW));
+}
+
+static int op_fallocate(const char *path, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	(void)path;
+	return result(fallocate((int)fi->fh, mode, off, len));
+}
+
 static int op_release(const char *path, struct fuse_file_info *fi)
 {
 	(void)path;
@@ -131,6 +167,7 @@ int main(int argc, char **argv)
 	static const struct fuse_operations ops = {
 		.init = op_init, .getattr = op_getattr, .readdir = op_readdir, .open = op_open, .create = op_create, .read = op_read,
 		.write = op_write, .truncate = op_truncate, .rename = op_rename, .unlink = op_unlink, .release = op_release,
+		.mkdir = op_mkdir, .link = op_link, .chmod = op_chmod, .utimens = op_utimens, .fallocate = op_fallocate,
 	};
 	char *args[] = { argv[0], NULL, NULL };
 

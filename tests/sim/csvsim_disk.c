@@ -21,7 +21,7 @@ ssize_t cs_io_read(struct cs_node *n, const struct cs_file *f, uint64_t off, voi
 ssize_t cs_io_write(struct cs_node *n, const struct cs_file *f, uint64_t off, const void *buf, size_t len)
 {
 	return f->kind == CS_DISK ? csvfs_disk_write(n->fs, f->ino, f->gen, off, buf, len)
-				  : csvfs_write(n->fs, f->ino, f->gen, off, buf, len, false, NULL);
+				  : csvfs_write(n->fs, f->ino, f->gen, off, buf, len, 0, NULL);
 }
 
 int cs_io_fallocate(struct cs_node *n, const struct cs_file *f, int mode, uint64_t off, uint64_t len)
@@ -55,7 +55,7 @@ int cs_disk_make(struct cs_sim *s, struct csvfs *fs)
 	set.size = m.file_size;
 	ret = csvfs_setattr(fs, f->ino, f->gen, &set, CSVFS_SET_SIZE, &a);
 	for (size_t i = 0; !ret && i < m.n; i++) {
-		ssize_t n = m.patch[i].data ? csvfs_write(fs, f->ino, f->gen, m.patch[i].off, m.patch[i].data, m.patch[i].len, false, NULL) : 0;
+		ssize_t n = m.patch[i].data ? csvfs_write(fs, f->ino, f->gen, m.patch[i].off, m.patch[i].data, m.patch[i].len, 0, NULL) : 0;
 
 		ret = n < 0 ? (int)n : 0;	/* zeros are there already */
 	}

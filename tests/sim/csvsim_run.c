@@ -84,7 +84,7 @@ static void setup(void *arg)
 		MUST(csvfs_setattr(fs, f->ino, f->gen, &set, CSVFS_SET_SIZE, &a));
 		if (f->kind == CS_IMAGE) {
 			MUST(csvfs_set_image(fs, f->ino, f->gen));
-			MUST(csvfs_write(fs, f->ino, f->gen, 0, zero, set.size / 2, false, NULL));
+			MUST(csvfs_write(fs, f->ino, f->gen, 0, zero, set.size / 2, 0, NULL));
 		}
 	}
 	if (s->opt.disk)

@@ -104,7 +104,7 @@ static void data_append(struct cs_worker *w, struct cs_file *f)
 	csv_assert(buf);
 	cs_data_fill(buf, 1, value);
 	cs_data_append_begin(s, w->n->self, value);
-	n = csvfs_write(w->n->fs, f->ino, f->gen, 0, buf, CS_SECTOR, true, &off);
+	n = csvfs_write(w->n->fs, f->ino, f->gen, 0, buf, CS_SECTOR, CSVFS_WRITE_APPEND, &off);
 	cs_count(s, "op.append");
 	if (!cs_uncertain(w, n) && cs_judge(w, n, "append"))
 		cs_data_appended(s, f, off, w->n->self, value);

@@ -65,7 +65,7 @@ void cs_tag_write(struct cs_worker *w, uint64_t ino, uint32_t gen)
 
 	csv_assert(buf);
 	cs_tag_fill(ino, gen, off, buf, len);
-	n = csvfs_write(w->n->fs, ino, gen, off, buf, len, false, NULL);
+	n = csvfs_write(w->n->fs, ino, gen, off, buf, len, 0, NULL);
 	cs_count(w->n->sim, "op.write");
 	cs_soft(w, n, "write");
 	free(buf);

@@ -112,16 +112,16 @@ static void cv_fill(struct csvfs *fs)
 	/* one extent a block: a tree of two levels */
 	cv.many = mk(fs, cv.root, "many extents", S_IFREG | 0644).ino;
 	for (unsigned i = 0; i < 400; i++)
-		IS(csvfs_write(fs, cv.many, 0, i * 16384ull, buf, 4096, false, &off), 4096);
+		IS(csvfs_write(fs, cv.many, 0, i * 16384ull, buf, 4096, 0, &off), 4096);
 	/* over the first group's end, mostly unwritten */
 	cv.big = mk(fs, cv.root, "big", S_IFREG | 0644).ino;
 	OK(csvfs_fallocate(fs, cv.big, 0, 0, 0, 1200ull << 20));
-	IS(csvfs_write(fs, cv.big, 0, 0, buf, sizeof(buf), false, &off), (long long)sizeof(buf));
+	IS(csvfs_write(fs, cv.big, 0, 0, buf, sizeof(buf), 0, &off), (long long)sizeof(buf));
 	cv.fixed = mk(fs, cv.sub, "fixed", S_IFREG | 0644).ino;
-	IS(csvfs_write(fs, cv.fixed, 0, 0, buf, sizeof(buf), false, &off), (long long)sizeof(buf));
+	IS(csvfs_write(fs, cv.fixed, 0, 0, buf, sizeof(buf), 0, &off), (long long)sizeof(buf));
 	OK(csvfs_link(fs, cv.fixed, 0, cv.root, 0, "second name", &a));
 	cv.inl = mk(fs, cv.root, "inline", S_IFREG | 0644).ino;
-	IS(csvfs_write(fs, cv.inl, 0, 0, buf, 100, false, &off), 100);
+	IS(csvfs_write(fs, cv.inl, 0, 0, buf, 100, 0, &off), 100);
 	OK(csvfs_symlink(fs, cv.root, 0, "link", "dir/sub/fixed", 1, 2, &a));
 	cv.link = a.ino;
 	OK(csvfs_sync(fs));
@@ -142,7 +142,7 @@ static void cv_orphans_coro(struct csvfs *fs)
 	uint64_t off;
 
 	cv.orphan = mk(fs, cv.root, "open and gone", S_IFREG | 0644).ino;
-	IS(csvfs_write(fs, cv.orphan, 0, 8192, buf, sizeof(buf), false, &off), (long long)sizeof(buf));
+	IS(csvfs_write(fs, cv.orphan, 0, 8192, buf, sizeof(buf), 0, &off), (long long)sizeof(buf));
 	OK(csvfs_open(fs, cv.orphan, 0));
 	OK(csvfs_unlink(fs, cv.root, 0, "open and gone"));
 	OK(csvfs_sync(fs));

@@ -77,7 +77,7 @@ static int one_op(struct csvfs *fs, struct csv_prng *p, uint8_t *buf)
 			return err;
 		{
 			uint64_t off = csv_prng_below(p, DATA_MAX), len = 1 + csv_prng_below(p, DATA_MAX / 2);
-			ssize_t done = csvfs_write(fs, at.ino, at.gen, off, buf, len, false, NULL);
+			ssize_t done = csvfs_write(fs, at.ino, at.gen, off, buf, len, 0, NULL);
 
 			err = done < 0 ? (int)done : 0;
 			writes += !err;

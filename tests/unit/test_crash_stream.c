@@ -134,7 +134,7 @@ static void change_file(struct csvfs *fs, uint32_t d, uint32_t i)
 	}
 	default:
 		fill(buf, len, off, i);
-		IS(csvfs_write(fs, a.ino, 0, off, buf, len, false, &ret_off), len);
+		IS(csvfs_write(fs, a.ino, 0, off, buf, len, 0, &ret_off), len);
 	}
 }
 

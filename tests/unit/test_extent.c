@@ -117,6 +117,70 @@ START_TEST(the_tree_is_what_was_done_to_it)
 }
 END_TEST
 
+static void begin_without_groups(struct csvfs *fs, struct btree *t)
+{
+	inode_tree(&r, CSV_BT_EXTENTS, NULL, t);
+	alloc_resv_init(fs, &resv);
+	OK(op_begin(fs, 1 + ext_credits(t, 1), bt_freed_nodes(t, 4), &h));
+	inode_dirty(&h, &r);
+	inode_tree(&r, CSV_BT_EXTENTS, &resv, t);
+}
+
+/*
+ * Every second block is in the tree, or has the other flag; then what is missing is inserted, or converted, without the group of any node
+ * being locked: where a merge would empty a node, two extents stay two.
+ */
+static void merging_in_foreign_groups(struct csvfs *fs, bool insert)
+{
+	const uint64_t n = 4000;
+	uint64_t extents = 0;
+	struct btree t;
+	struct extent e;
+
+	OK(inode_get(fs, mk(fs, root(fs), insert ? "i" : "c", S_IFREG).ino, 0, DLM_EX, 0, &r));
+	OK(fmap_make_tree(&r));
+	for (uint64_t b = 0; b < n; b++) {
+		if (insert && b % 2)
+			continue;
+		begin(fs, &t);
+		OK(ext_insert(&t, &h, b, PHYS + b, 1, b % 2 ? CSV_EXT_UNWRITTEN : 0));
+		end(fs);
+	}
+	inode_tree(&r, CSV_BT_EXTENTS, NULL, &t);
+	ck_assert_uint_gt(bt_freed_nodes(&t, 1), 1);	/* there are nodes below the root */
+	for (uint64_t b = 1; b < n; b += 2) {
+		begin_without_groups(fs, &t);
+		if (insert)
+			OK(ext_insert(&t, &h, b, PHYS + b, 1, 0));
+		else
+			OK(ext_convert(&t, &h, b, 1, 0));
+		end(fs);
+	}
+	for (uint64_t b = 0; b < n; b = ext_end(&e), extents++) {
+		OK(ext_map(&t, b, &e));
+		ck_assert_uint_eq(e.lblk, b);
+		ck_assert_uint_eq(e.phys, PHYS + b);
+		ck_assert_uint_eq(e.flags, 0);
+	}
+	ck_assert_uint_le(extents, n / 20);
+	ck_assert_uint_gt(extents, 1);
+	for (uint64_t b = 0; b < n; b = ext_end(&e)) {
+		begin(fs, &t);
+		OK(ext_map(&t, b, &e));
+		OK(ext_remove(&t, &h, b, (uint32_t)e.len));
+		end(fs);
+	}
+	ck_assert_int_eq(r.ip->blocks, 0);
+	inode_put(&r);
+}
+
+static void body_merging(struct csvfs *fs)
+{
+	merging_in_foreign_groups(fs, true);
+	merging_in_foreign_groups(fs, false);
+}
+START_TEST(a_merge_never_empties_a_node_of_a_foreign_group) { on_new_volume(body_merging); } END_TEST
+
 static void lies(struct csvfs *fs)
 {
 	static const struct { uint64_t key, phys; uint32_t len, flags; int want; const char *says; } lie[] = {
@@ -153,4 +217,5 @@ static void lies(struct csvfs *fs)
 }
 START_TEST(every_field_of_an_extent_is_checked) { on_new_volume(lies); } END_TEST
 
-UNIT_MAIN("extent", UNIT_LOOP(the_tree_is_what_was_done_to_it, 0, 4), UNIT_TEST(every_field_of_an_extent_is_checked))
+UNIT_MAIN("extent", UNIT_LOOP(the_tree_is_what_was_done_to_it, 0, 4), UNIT_TEST(every_field_of_an_extent_is_checked),
+	  UNIT_TEST(a_merge_never_empties_a_node_of_a_foreign_group))

@@ -13,7 +13,7 @@ static uint8_t big[4 << 20], back[4 << 20];
 static void wr(struct csvfs *fs, uint64_t ino, uint64_t off, size_t len, uint32_t salt)
 {
 	fill(big, len, off, salt);
-	IS(csvfs_write(fs, ino, 0, off, big, len, false, NULL), (long long)len);
+	IS(csvfs_write(fs, ino, 0, off, big, len, 0, NULL), (long long)len);
 }
 
 /* Check records every assertion: one for a range. */
@@ -144,8 +144,8 @@ static void body_holes_take_no_space(struct csvfs *fs)
 	OK(csvfs_lseek(fs, f, 0, 1ull << 40, SEEK_HOLE, &at));
 	ck_assert_uint_eq(at, (1ull << 40) + 4096);
 	IS(csvfs_lseek(fs, f, 0, (1ull << 40) + 4096, SEEK_DATA, &at), -ENXIO);
-	IS(csvfs_write(fs, f, 0, CSV_FILE_SIZE_MAX, "x", 1, false, NULL), -EFBIG);
-	IS(csvfs_write(fs, f, 0, CSV_FILE_SIZE_MAX - 1, "xy", 2, false, NULL), 1);
+	IS(csvfs_write(fs, f, 0, CSV_FILE_SIZE_MAX, "x", 1, 0, NULL), -EFBIG);
+	IS(csvfs_write(fs, f, 0, CSV_FILE_SIZE_MAX - 1, "xy", 2, 0, NULL), 1);
 	IS(csvfs_setattr(fs, f, 0, &(struct csvfs_attr){ .size = CSV_FILE_SIZE_MAX + 1 }, CSVFS_SET_SIZE, &(struct csvfs_attr){ 0 }), -EFBIG);
 	set_size(fs, f, 40960);
 	ck_assert_uint_eq(attr(fs, f).blocks_512, 0);
@@ -195,7 +195,7 @@ static void body_appends_go_to_the_end(struct csvfs *fs)
 		size_t len = i < 20 ? 300 : 100000;
 
 		fill(big, len, total, 1);
-		IS(csvfs_write(fs, f, 0, 12345, big, len, true, &at), (long long)len);
+		IS(csvfs_write(fs, f, 0, 12345, big, len, CSVFS_WRITE_APPEND, &at), (long long)len);
 		ck_assert_uint_eq(at, total);
 		total += len;
 	}
@@ -250,9 +250,58 @@ static void body_attributes_follow_the_rules(struct csvfs *fs)
 	IS(csvfs_setattr(fs, root(fs), 0, &b, CSVFS_SET_SIZE, &b), -EISDIR);
 	IS(csvfs_setattr(fs, a.ino, a.gen + 1, &b, CSVFS_SET_MODE, &b), -ESTALE);
 	IS(csvfs_read(fs, root(fs), 0, 0, back, 10), -EISDIR);
-	IS(csvfs_write(fs, root(fs), 0, 0, back, 10, false, NULL), -EISDIR);
+	IS(csvfs_write(fs, root(fs), 0, 0, back, 10, 0, NULL), -EISDIR);
 }
 START_TEST(attributes_follow_the_rules) { on_new_volume(body_attributes_follow_the_rules); } END_TEST
+
+/* More extents than one transaction frees, of a file that is open and has no name any more. */
+static void body_a_nameless_file_of_many_pieces_is_truncated(struct csvfs *fs)
+{
+	struct csvfs_attr a;
+
+	OK(csvfs_create(fs, root(fs), 0, "f", S_IFREG, 0, 0, 0, true, &a));
+	for (unsigned i = 0; i < 300; i++)
+		wr(fs, a.ino, i * 3ull * CSV_BLOCK_SIZE, CSV_BLOCK_SIZE, 1);
+	OK(csvfs_unlink(fs, root(fs), 0, "f"));
+	set_size(fs, a.ino, 20 * CSV_BLOCK_SIZE);
+	rd(fs, a.ino, 18 * CSV_BLOCK_SIZE, CSV_BLOCK_SIZE, 1);
+	ck_assert_uint_eq(attr(fs, a.ino).blocks_512, 7 * 8);
+	set_size(fs, a.ino, 0);
+	ck_assert_uint_eq(attr(fs, a.ino).blocks_512, 0);
+	csvfs_release(fs, a.ino);
+}
+START_TEST(a_nameless_file_of_many_pieces_is_truncated) { on_new_volume(body_a_nameless_file_of_many_pieces_is_truncated); } END_TEST
+
+/* The writer is one who may not keep set-id bits: they go, whether the file is inline, in blocks, or an image. */
+static void body_a_write_takes_set_id_bits_away(struct csvfs *fs)
+{
+	static const struct { uint32_t before, after; } mode[] = {
+		{ 06755, 0755 }, { 04711, 0711 }, { 02755, 0755 }, { 02644, 02644 }, { 06644, 02644 }, { 0777, 0777 },
+	};
+
+	for (unsigned kind = 0; kind < 3; kind++) {
+		uint64_t f = mk(fs, root(fs), kind == 0 ? "inline" : kind == 1 ? "blocks" : "image", S_IFREG).ino;
+
+		wr(fs, f, 0, kind ? 3 * CSV_BLOCK_SIZE : 100, 1);
+		if (kind == 2)
+			OK(csvfs_set_image(fs, f, 0));
+		for (unsigned i = 0; i < ARRAY_SIZE(mode); i++) {
+			struct csvfs_attr a = { .mode = mode[i].before };
+			size_t len = kind ? CSV_BLOCK_SIZE : 100;
+
+			OK(csvfs_setattr(fs, f, 0, &a, CSVFS_SET_MODE, &a));
+			wr(fs, f, 0, len, 2);
+			ck_assert_msg((attr(fs, f).mode & 07777) == mode[i].before, "write of root: mode %o, must be %o", attr(fs, f).mode & 07777,
+				      mode[i].before);
+			fill(big, len, 0, 3);
+			IS(csvfs_write(fs, f, 0, 0, big, len, CSVFS_WRITE_KILLPRIV, NULL), (long long)len);
+			ck_assert_msg((attr(fs, f).mode & 07777) == mode[i].after, "kind %u: mode %o, must be %o", kind, attr(fs, f).mode & 07777,
+				      mode[i].after);
+			rd(fs, f, 0, len, 3);
+		}
+	}
+}
+START_TEST(a_write_takes_set_id_bits_away) { on_new_volume(body_a_write_takes_set_id_bits_away); } END_TEST
 
 static void body_images_are_written_in_place(struct csvfs *fs)
 {
@@ -289,12 +338,12 @@ static void body_a_full_volume_says_so(struct csvfs *fs)
 
 	OK(csvfs_statfs(fs, &s0));
 	memset(big, 7, sizeof(big));
-	while ((n = csvfs_write(fs, f, 0, off, big, sizeof(big), false, NULL)) > 0)
+	while ((n = csvfs_write(fs, f, 0, off, big, sizeof(big), 0, NULL)) > 0)
 		off += (uint64_t)n;
 	IS(n, -ENOSPC);
 	ck_assert_uint_gt(off, (s0.bavail - 300) * 4096);
 	/* what is there can be changed, and removed */
-	IS(csvfs_write(fs, f, 0, 0, big, 100000, false, NULL), 100000);
+	IS(csvfs_write(fs, f, 0, 0, big, 100000, 0, NULL), 100000);
 	OK(csvfs_unlink(fs, root(fs), 0, "f"));
 	for (int i = 0; i < 200; i++) {
 		coro_sleep_ns(fs->env->sched, 10 * NS_PER_MS);
@@ -443,5 +492,6 @@ UNIT_MAIN("file", UNIT_TEST(small_files_live_in_the_inode), UNIT_TEST(unaligned_
 	  UNIT_TEST(growing_never_shows_old_bytes), UNIT_TEST(holes_take_no_space),
 	  UNIT_TEST(punched_and_zeroed_ranges_read_as_zeros), UNIT_TEST(appends_go_to_the_end),
 	  UNIT_TEST(room_taken_for_appends_is_given_back), UNIT_TEST(attributes_follow_the_rules),
-	  UNIT_TEST(images_are_written_in_place), UNIT_TEST(a_full_volume_says_so),
+	  UNIT_TEST(images_are_written_in_place), UNIT_TEST(a_full_volume_says_so), UNIT_TEST(a_write_takes_set_id_bits_away),
+	  UNIT_TEST(a_nameless_file_of_many_pieces_is_truncated),
 	  UNIT_LOOP(a_file_is_what_was_written_to_it, 0, 6), UNIT_TEST(a_file_of_many_pieces_is_truncated_in_batches))

@@ -106,7 +106,7 @@ static void make_file(struct csvfs *fs)
 {
 	fa = mk(fs, root(fs), "f", S_IFREG | 0644);
 	fill(big, 200000, 0, 1);
-	IS(csvfs_write(fs, fa.ino, 0, 0, big, 200000, false, NULL), 200000);
+	IS(csvfs_write(fs, fa.ino, 0, 0, big, 200000, 0, NULL), 200000);
 	fa = attr(fs, fa.ino);
 }
 
@@ -114,7 +114,7 @@ static void append_byte(struct csvfs *fs)
 {
 	uint64_t at;
 
-	IS(csvfs_write(fs, fa.ino, 0, 0, "x", 1, true, &at), 1);
+	IS(csvfs_write(fs, fa.ino, 0, 0, "x", 1, CSVFS_WRITE_APPEND, &at), 1);
 	ck_assert_uint_eq(at, fa.size);
 	fa = attr(fs, fa.ino);
 }
@@ -263,11 +263,11 @@ static void forge(struct csvfs *fs)
 	uint64_t at = 0;
 
 	memset(back, 0, 8192);
-	IS(csvfs_write(fs, a.ino, 0, 0, back, 8192, false, NULL), 8192);
+	IS(csvfs_write(fs, a.ino, 0, 0, back, 8192, 0, NULL), 8192);
 	OK(csvfs_sync(fs));
 	/* where its data lies: the last allocated data block; found by writing a mark */
 	memset(back, 0x5a, 4096);
-	IS(csvfs_write(fs, a.ino, 0, 4096, back, 4096, false, NULL), 4096);
+	IS(csvfs_write(fs, a.ino, 0, 4096, back, 4096, 0, NULL), 4096);
 	for (uint64_t b = fs->geo.data_start_blk; b < fs->geo.total_blk; b++) {
 		if (!memcmp(cw.disk + (b << CSV_BLOCK_SHIFT), back, 4096))
 			at = b;
@@ -276,7 +276,7 @@ static void forge(struct csvfs *fs)
 	memcpy(copy, d, sizeof(*d));
 	mhdr_init(copy, CSV_MAGIC_INODE, at, 9, OWN_INODE(at));
 	mhdr_seal(copy, fs->geo.uuid);
-	IS(csvfs_write(fs, a.ino, 0, 4096, copy, 4096, false, NULL), 4096);
+	IS(csvfs_write(fs, a.ino, 0, 4096, copy, 4096, 0, NULL), 4096);
 	IS(csvfs_getattr(fs, at, le32_get(copy->gen), &b), -ESTALE);
 	IS(csvfs_open(fs, at, le32_get(copy->gen)), -ESTALE);
 	IS(csvfs_unlink(fs, at, 0, "x"), -ESTALE);

@@ -156,13 +156,13 @@ static void body_open_file_outlives_its_name(struct csvfs *fs)
 	char buf[8];
 
 	OK(csvfs_create(fs, root(fs), 0, "a", S_IFREG, 0, 0, 0, true, &a));
-	IS(csvfs_write(fs, a.ino, a.gen, 0, "hello", 5, false, NULL), 5);
+	IS(csvfs_write(fs, a.ino, a.gen, 0, "hello", 5, 0, NULL), 5);
 	OK(csvfs_unlink(fs, root(fs), 0, "a"));
 	ck_assert_uint_eq(attr(fs, a.ino).nlink, 0);
 	IS(csvfs_read(fs, a.ino, a.gen, 0, buf, 8), 5);
 	OK(csvfs_open(fs, a.ino, a.gen));
 	csvfs_release(fs, a.ino);
-	IS(csvfs_write(fs, a.ino, a.gen, 5, "!", 1, false, NULL), 1);
+	IS(csvfs_write(fs, a.ino, a.gen, 5, "!", 1, 0, NULL), 1);
 	csvfs_release(fs, a.ino);
 	for (int i = 0; csvfs_getattr(fs, a.ino, a.gen, &a) == 0; i++) {
 		ck_assert_msg(i < 100, "the orphan is not freed after its last close");

@@ -24,13 +24,13 @@ static void base(struct csvfs *fs)
 	mk(fs, the_dir, "empty", S_IFDIR);
 	the_file = mk(fs, root(fs), "file", S_IFREG).ino;
 	fill(big, 300000, 0, 1);
-	IS(csvfs_write(fs, the_file, 0, 0, big, 300000, false, NULL), 300000);
+	IS(csvfs_write(fs, the_file, 0, 0, big, 300000, 0, NULL), 300000);
 	the_pieces = mk(fs, root(fs), "pieces", S_IFREG).ino;
 	for (unsigned i = 0; i < PIECES; i++)
-		IS(csvfs_write(fs, the_pieces, 0, i * 8192, big, 4096, false, NULL), 4096);
+		IS(csvfs_write(fs, the_pieces, 0, i * 8192, big, 4096, 0, NULL), 4096);
 	OK(csvfs_symlink(fs, root(fs), 0, "link", "target", 0, 0, &a));
 	OK(csvfs_create(fs, root(fs), 0, "inline", S_IFREG, 0, 0, 0, false, &a));
-	IS(csvfs_write(fs, a.ino, 0, 0, "witness", 7, false, NULL), 7);
+	IS(csvfs_write(fs, a.ino, 0, 0, "witness", 7, 0, NULL), 7);
 	OK(csvfs_sync(fs));
 }
 
@@ -64,15 +64,15 @@ static void op_exchange(struct csvfs *fs) { result = csvfs_rename(fs, the_dir, 0
 static void op_write(struct csvfs *fs)
 {
 	fill(big, 200001, 250001, 2);
-	result = (int)csvfs_write(fs, the_file, 0, 250001, big, 200001, false, NULL);
+	result = (int)csvfs_write(fs, the_file, 0, 250001, big, 200001, 0, NULL);
 }
 static void op_grow_inline(struct csvfs *fs)
 {
 	result = csvfs_lookup(fs, the_dir, 0, "entry-9", &ra);
 	if (!result)
-		result = (int)csvfs_write(fs, ra.ino, 0, 0, "abc", 3, false, NULL);
+		result = (int)csvfs_write(fs, ra.ino, 0, 0, "abc", 3, 0, NULL);
 	if (result >= 0)
-		result = (int)csvfs_write(fs, ra.ino, 0, 5000, "def", 3, false, NULL);
+		result = (int)csvfs_write(fs, ra.ino, 0, 5000, "def", 3, 0, NULL);
 }
 static void op_truncate(struct csvfs *fs) { result = csvfs_setattr(fs, the_pieces, 0, &(struct csvfs_attr){ .size = 4097 }, CSVFS_SET_SIZE, &ra); }
 static void op_extend(struct csvfs *fs) { result = csvfs_setattr(fs, the_file, 0, &(struct csvfs_attr){ .size = 900000 }, CSVFS_SET_SIZE, &ra); }

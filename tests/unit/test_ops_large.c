@@ -26,7 +26,7 @@ static uint64_t free_blocks(struct csvfs *fs)
 static void mark(struct csvfs *fs, uint64_t ino, uint64_t off)
 {
 	fill(block, sizeof(block), off, 5);
-	IS(csvfs_write(fs, ino, 0, off, block, sizeof(block), false, NULL), sizeof(block));
+	IS(csvfs_write(fs, ino, 0, off, block, sizeof(block), 0, NULL), sizeof(block));
 }
 
 static void marked(struct csvfs *fs, uint64_t ino, uint64_t off)

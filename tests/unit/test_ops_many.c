@@ -81,12 +81,12 @@ static void one(struct worker *x)
 		if (err || !S_ISREG(a.mode))
 			break;
 		memset(block, (int)x->id, sizeof(block));
-		judge(x, csvfs_write(x->fs, a.ino, a.gen, csv_prng_below(p, 20000), block, sizeof(block), false, NULL), "write");
+		judge(x, csvfs_write(x->fs, a.ino, a.gen, csv_prng_below(p, 20000), block, sizeof(block), 0, NULL), "write");
 		judge(x, csvfs_setattr(x->fs, a.ino, a.gen, &(struct csvfs_attr){ .size = csv_prng_below(p, 9000) }, CSVFS_SET_SIZE, &a), "truncate");
 		break;
 	case 8:
 		memset(block, (int)x->id, sizeof(block));
-		judge(x, csvfs_write(x->fs, shared, 0, 0, block, sizeof(block), true, NULL), "append");
+		judge(x, csvfs_write(x->fs, shared, 0, 0, block, sizeof(block), CSVFS_WRITE_APPEND, NULL), "append");
 		break;
 	case 9:
 		err = x->opened ? -EEXIST : csvfs_lookup(x->fs, d, 0, n, &a);

@@ -29,7 +29,7 @@ static void create_coro(void *arg)
 	memset(buf, 0x5a, SIZE);
 	ck_assert_int_eq(csvfs_create(n->fs, csvfs_root_ino(n->fs), 0, "f", S_IFREG | 0644, 0, 0, 0, false, &file), 0);
 	ck_assert_int_eq(csvfs_open(n->fs, file.ino, file.gen), 0);
-	ck_assert_int_eq(csvfs_write(n->fs, file.ino, file.gen, 0, buf, SIZE, false, NULL), SIZE);
+	ck_assert_int_eq(csvfs_write(n->fs, file.ino, file.gen, 0, buf, SIZE, 0, NULL), SIZE);
 	ck_assert_int_eq(csvfs_fsync(n->fs, file.ino, file.gen, false), 0);
 	csvfs_release(n->fs, file.ino);
 	free(buf);

@@ -93,7 +93,7 @@ static void clear_bits(struct csvfs *fs)
 	IS(csvfs_read(fs, vw.file.ino, 0, entry.bitmap_off, map, sizeof(map)), 512);
 	memcpy(&was, map, 8);
 	ck_assert_uint_eq(was, UINT64_MAX);
-	IS(csvfs_write(fs, vw.file.ino, 0, entry.bitmap_off + 1, &none, 1, false, NULL), 1);
+	IS(csvfs_write(fs, vw.file.ino, 0, entry.bitmap_off + 1, &none, 1, 0, NULL), 1);
 }
 
 static void bits_are_set(struct csvfs *fs)
@@ -133,7 +133,7 @@ static void two_in_one_place(struct csvfs *fs)
 	ck_assert(vraw_entry_cached(v, 3, &entry));
 	vw_close(fs);
 	vimg_entry_encode(&img, 5, &entry, raw);
-	IS(csvfs_write(fs, vw.file.ino, 0, vimg_entry_off(&img, 5), raw, img.entry_bytes, false, NULL), img.entry_bytes);
+	IS(csvfs_write(fs, vw.file.ino, 0, vimg_entry_off(&img, 5), raw, img.entry_bytes, 0, NULL), img.entry_bytes);
 }
 
 START_TEST(an_image_whose_table_names_a_place_twice_is_not_written)

@@ -300,7 +300,7 @@ static void rubbish(struct csvfs *fs)
 	uint8_t *buf = malloc(MIB);
 
 	memset(buf, 0xdb, MIB);
-	for (uint64_t off = 0; csvfs_write(fs, a.ino, 0, off, buf, MIB, false, NULL) == (ssize_t)MIB; off += MIB)
+	for (uint64_t off = 0; csvfs_write(fs, a.ino, 0, off, buf, MIB, 0, NULL) == (ssize_t)MIB; off += MIB)
 		;
 	free(buf);
 	OK(csvfs_unlink(fs, root(fs), 0, "rubbish"));
@@ -314,7 +314,7 @@ static void leak(struct csvfs *fs)
 	uint8_t *buf = malloc(3 * MIB);
 
 	memset(buf, 0xdb, 3 * MIB);
-	IS(csvfs_write(fs, vw.file.ino, 0, a.size, buf, 3 * MIB, false, NULL), (long long)(3 * MIB));
+	IS(csvfs_write(fs, vw.file.ino, 0, a.size, buf, 3 * MIB, 0, NULL), (long long)(3 * MIB));
 	OK(csvfs_fsync(fs, vw.file.ino, 0, false));
 	free(buf);
 }

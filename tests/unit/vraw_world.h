@@ -39,7 +39,7 @@ static csv_unused void vw_make(struct csvfs *fs)
 
 		if (!m.patch[i].data)
 			zero = calloc(1, m.patch[i].len);
-		IS(csvfs_write(fs, vw.file.ino, 0, m.patch[i].off, zero ? zero : m.patch[i].data, m.patch[i].len, false, NULL),
+		IS(csvfs_write(fs, vw.file.ino, 0, m.patch[i].off, zero ? zero : m.patch[i].data, m.patch[i].len, 0, NULL),
 		   (long long)m.patch[i].len);
 		free(zero);
 	}
