@@ -5,7 +5,7 @@
  * Long work is begun by one request and goes on in the cluster, whatever becomes of csvctl; any node's coordinator can be asked how
  * far it is.  A job's item: id, kind, object, state (running, done, failed, cancelled), step, percent, code, message, result {}.
  */
-#include "utils/tools/csvctl.h"
+#include "utils/tools/csvctl_admin.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -20,10 +20,17 @@
 static enum rpc_code call(struct cc *cc, const char *verb, const json_t *args, int timeout_ms, json_t **ret)
 {
 	struct csv_err err = CSV_ERR_INIT;
+	struct admin_seen seen;
 	int rc = rpc_call(MIGRATOR, verb, args, timeout_ms, ret, &err);
 
 	if (rc == -ECONNREFUSED)
 		return cc_fail(cc, RPC_NO_QUORUM, "the coordinator does not run on this node; start it: systemctl start migratord");
+	if (rc == -ETIMEDOUT && admin_look(&seen) && !seen.quorate)
+		return cc_fail(cc, RPC_NO_QUORUM, "no quorum: %u node%s here, nothing can be changed; the coordinator waited %d s for it; start more nodes, "
+			       "see: csvctl cluster status", seen.n, seen.n == 1 ? " is" : "s are", timeout_ms / 1000);
+	if (rc == -ETIMEDOUT)
+		return cc_fail(cc, RPC_TIMEOUT, "the coordinator of this node has not answered within %d s; what was asked for may still be done: see csvctl job "
+			       "list, and journalctl -u migratord", timeout_ms / 1000);
 	return rc ? cc_fail(cc, rpc_code_of(rc), "%s", err.text) : RPC_OK;
 }
 

@@ -52,6 +52,8 @@ static void cell(const json_t *v, enum cc_type type, char *out, size_t size)
 		cell_ms(json_integer_value(v), out, size);
 	} else if (json_is_integer(v) && type == CC_DATE) {
 		cell_date(json_integer_value(v), out, size);
+	} else if (json_is_array(v) && !json_array_size(v)) {
+		snprintf(out, size, "-");
 	} else if (json_is_array(v) && json_is_string(json_array_get(v, 0))) {
 		size_t used = 0, i;
 		json_t *e;

@@ -4,7 +4,7 @@
  *
  * Which there are: /run/csvfs/LOCKSPACE.lock was written by a daemon; whether it lives is said by its control socket.
  */
-#include "utils/tools/csvctl.h"
+#include "utils/tools/csvctl_admin.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -161,6 +161,24 @@ enum rpc_code cc_ask_volumes(struct cc *cc, const char *const *want, unsigned n_
 	return code;
 }
 
+/* A volume that waits: for whom, as far as this node's corosync knows. */
+static void warn_no_quorum(struct cc *cc)
+{
+	struct admin_seen seen;
+	bool paused = false;
+	json_t *it;
+	size_t i;
+
+	json_array_foreach(json_object_get(cc->reply, "items"), i, it) {
+		const char *state = json_string_value(json_object_get(it, "state"));
+
+		paused |= state && !strcmp(state, "PAUSED");
+	}
+	if (paused && admin_look(&seen) && !seen.quorate)
+		rpc_reply_warn(cc->reply, "no quorum: %u node%s here; what is locked already goes on, all else waits; start more nodes, see: csvctl cluster status",
+			       seen.n, seen.n == 1 ? " is" : "s are");
+}
+
 enum rpc_code cc_volume_list(struct cc *cc)
 {
 	unsigned n;
@@ -168,6 +186,7 @@ enum rpc_code cc_volume_list(struct cc *cc)
 
 	if (!code && !n && cc->format == CC_TABLE)
 		fputs("csvctl: no volume is mounted on this node; mount one: mount -t csvfs DEVICE DIR\n", stderr);
+	warn_no_quorum(cc);
 	return code;
 }
 
@@ -178,6 +197,7 @@ enum rpc_code cc_volume_show(struct cc *cc)
 
 	if (!code && !n)
 		return cc_fail(cc, RPC_NOT_FOUND, "no volume is mounted on this node; mount one: mount -t csvfs DEVICE DIR");
+	warn_no_quorum(cc);
 	return code;
 }
 
