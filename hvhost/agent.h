@@ -55,7 +55,9 @@
  *  vm.show	{"vm", "config": N or 0}	data: {"vm", "want", "config", "newest", "definition": CONFIG, "console": PATH, "qemu": VM}
  *  vm.delete	{"vm", "dry_run"}	definition and configurations; never images.  Refused (4) while a QEMU of it is here.
  *  vm.dirty	{"vm", "seconds": 1}	data: {"pages_per_s", "memory_bytes", "rate_bps"} by calc-dirty-rate, for migration plans
- *  rebind	{"vm"}			vm frozen by io-error: into a fresh QEMU on this node, after the volume is mounted again
+ *  vm.kill	{"vm"}			its QEMU here is ended at once, its guest not asked; 3: none of it runs here.  With want run in its lease it
+ *		counts as lost, and starts again
+ *  rebind	{"vm"}			vm frozen by io-error: its disks are opened anew and it goes on; hvhostd does so by itself when the volume serves again
  *  quit	{}			hvhostd ends; QEMUs stay
  *
  * Events

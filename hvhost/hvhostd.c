@@ -394,6 +394,7 @@ static int setup(struct hvd *d, struct csv_err *err)
 	rc = hvd_adopt_all(d, err);
 	timer_init(&d->reap, on_reap);
 	timer_set(d->sched, &d->reap, sched_now_ns(d->sched) + REAP_NS);
+	hvd_frozen_begin(d);
 	return rc;
 }
 

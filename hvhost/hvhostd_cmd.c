@@ -459,6 +459,23 @@ static void on_storage_ok(const struct cmd *c)
 	reply(c, RPC_OK, "", NULL);
 }
 
+static void on_kill(const struct cmd *c)
+{
+	struct csv_err err = CSV_ERR_INIT;
+	struct hvd_vm *v;
+	const char *vm;
+
+	if (agent_text(c->m->body, "vm", LEASE_NAME_BYTES - 1, &vm, &err)) {
+		refuse(c, &err);
+		return;
+	}
+	v = hvd_vm_find(c->d, vm);
+	if (v && vm_kill(v->vm))
+		reply(c, RPC_OK, "", NULL);
+	else
+		reply(c, RPC_NOT_FOUND, "the VM does not run on this node", NULL);
+}
+
 static void on_quit(const struct cmd *c)
 {
 	reply(c, RPC_OK, "", NULL);
@@ -472,7 +489,8 @@ void hvd_command(struct hvd *d, uint64_t conn, const struct agent_msg *m)
 	static const struct { const char *name; void (*fn)(const struct cmd *c); bool ring; } table[] = {
 		{ "hello", on_hello, false }, { "view", on_view, true }, { "leases", on_leases, true }, { "lease", on_lease, true },
 		{ "outcome", on_outcome, true }, { "peer", on_peer, true }, { "migrate", on_migrate, true }, { "cancel", on_cancel, true },
-		{ "inventory", on_inventory, false }, { "storage.ok", on_storage_ok, false }, { "quit", on_quit, false },
+		{ "inventory", on_inventory, false }, { "storage.ok", on_storage_ok, false }, { "vm.kill", on_kill, false },
+		{ "quit", on_quit, false },
 	};
 	struct cmd c = { d, conn, m };
 

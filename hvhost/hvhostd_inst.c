@@ -265,9 +265,9 @@ static json_t *info_json(const struct inst *in)
 {
 	char uuid[CSV_UUID_TEXT_BYTES];
 
-	return json_pack("{s:s, s:s, s:o, s:I, s:i, s:I, s:s, s:b}", "vm", vm_name(in->q->vm), "uuid", csv_uuid_to_text(in->q->uuid, uuid), "txid",
+	return json_pack("{s:s, s:s, s:o, s:I, s:i, s:I, s:s}", "vm", vm_name(in->q->vm), "uuid", csv_uuid_to_text(in->q->uuid, uuid), "txid",
 			 agent_u64(in->q->txid), "config", (json_int_t)in->q->config, "downtime_ms", (int)in->q->downtime_ms, "memory_bytes",
-			 (json_int_t)in->q->memory_bytes, "accel", in->q->accel, "local", in->q->local);
+			 (json_int_t)in->q->memory_bytes, "accel", in->q->accel);
 }
 
 static int memory_check(struct inst *in, struct csv_err *err)
@@ -394,22 +394,9 @@ static int info_read(struct inst *in, struct vm_qemu *facts, char *ret_vm)
 		facts->config = (uint32_t)config;
 		facts->downtime_ms = (unsigned)downtime;
 		facts->memory_bytes = (uint64_t)memory;
-		facts->local = json_is_true(json_object_get(o, "local"));
 	}
 	json_decref(o);
 	return rc;
-}
-
-/* Two of one VM: a rebind was cut short.  The fresh one counts only once it is bound; then the old one is over. */
-static bool replaces(struct inst *in, const struct vmsm_mark *mark, struct vm_qemu *there)
-{
-	struct inst *old = there->host;
-
-	if (mark->bound && (in->q ? in->q->id : strtoull(strrchr(in->name, '.') + 1, NULL, 16)) > there->id) {
-		proc_kill(&old->proc);
-		return true;
-	}
-	return false;
 }
 
 static void adopt(void *arg, const char *name)
@@ -448,15 +435,10 @@ static void adopt(void *arg, const char *name)
 	v = hvd_vm_get(d, vm);
 	if (!v)
 		csv_panic("out of memory");
-	if (vm_current(v->vm) && !replaces(in, &mark, vm_current(v->vm))) {
+	if (vm_current(v->vm)) {
 		hvd_event(d, "warning", vm, "", "VM %s: a second QEMU of it (process %d) was left from before: killed", vm, (int)in->proc.pid);
 		proc_kill(&in->proc);
 		return;
-	}
-	if (vm_current(v->vm)) {
-		/* The older one is on its way out: begin anew with this one. */
-		hvd_vm_drop(d, v);
-		v = hvd_vm_get(d, vm);
 	}
 	in->q = vm_adopt(v->vm, strtoull(dot + 1, NULL, 16), facts.txid, facts.config, &mark);
 	if (!in->q)

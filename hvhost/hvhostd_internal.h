@@ -39,6 +39,9 @@ struct hvd_vm {
 	struct lease rec;
 	bool have_rec;
 	struct job changed;		/* told once a turn */
+	uint64_t rebind_at_ns;		/* next try; 0: it does not stand still */
+	unsigned rebind_s;		/* pause before the one after it */
+	bool rebinding;
 };
 
 /* A QEMU's process, files and monitor; `q->host`. */
@@ -78,7 +81,7 @@ struct hvd {
 	unsigned adopting;		/* found again, not looked at yet */
 	bool stopping;
 	int sig_fd;
-	struct timer reap;
+	struct timer reap, frozen;
 	/* view and leases */
 	uint64_t ring;
 	bool have_ring, quorate, settled;
@@ -122,6 +125,9 @@ void inst_psk_read(const struct inst *in, char ret[static VM_PSK_BYTES]);
 void inst_ended_keep(const struct inst *in);
 uint64_t hvd_ended_get(const struct hvd *d, const char *vm);	/* 0: none */
 void hvd_ended_each(struct hvd *d, void (*fn)(struct hvd *d, const char *vm));
+
+/* hvhostd_rebind.c */
+void hvd_frozen_begin(struct hvd *d);	/* VMs that an I/O error has stopped are looked after from now on */
 
 /* hvhostd_line.c */
 int hvd_line_open(struct hvd *d, struct csv_err *err);

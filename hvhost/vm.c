@@ -213,9 +213,7 @@ void vm_qemu_up(struct vm_qemu *q, struct qmp *qmp)
 {
 	q->qmp = qmp;
 	q->missed = 0;
-	if (q->local)
-		sched_wake_all(vm_sched(q->vm), &q->vm->wq);	/* vm_rebind() sees to it */
-	else if (q->known)
+	if (q->known)
 		vm_qemu_look_soon(q);
 	else {
 		vm_qemu_get(q);
@@ -241,9 +239,7 @@ void vm_qemu_gone(struct vm_qemu *q, const struct csv_err *err)
 	q->state = VMSM_Q_NONE;
 	if (err)
 		q->err = *err;
-	if (vm->other == q) {
-		vm->other = NULL;
-	} else if (vm->q == q) {
+	if (vm->q == q) {
 		struct vmsm_event ev = { .ev = VMSM_EV_GONE, .guest_off = q->guest_off };
 
 		vm->q = NULL;
@@ -397,9 +393,7 @@ void vm_free(struct vm *vm)
 		timer_del(vm_sched(vm), &vm->timer[i].t);
 	if (vm->q)
 		vm_qemu_put(vm->q);
-	if (vm->other)
-		vm_qemu_put(vm->other);
-	vm->q = vm->other = NULL;
+	vm->q = NULL;
 	vm_put(vm);
 }
 
@@ -435,7 +429,7 @@ struct vm_qemu *vm_current(const struct vm *vm)
 
 bool vm_idle(const struct vm *vm)
 {
-	return !vm->q && !vm->other && !vm->sm.ended && !vm->rebinding && vm->refs == 1 && vm->sm.qemu == VMSM_Q_NONE && vm->sm.settled &&
+	return !vm->q && !vm->sm.ended && !vm->rebinding && vm->refs == 1 && vm->sm.qemu == VMSM_Q_NONE && vm->sm.settled &&
 	       !vm->sm.prop && vm->sm.rec.state == LEASE_NONE;
 }
 
@@ -528,6 +522,17 @@ void vm_cancel(struct vm *vm, uint64_t txid)
 	if (vm->move.txid == txid)
 		vm->move.cancelled = true;
 	vm_event(vm, &ev);
+}
+
+bool vm_kill(struct vm *vm)
+{
+	struct vmsm_event ev = { .ev = VMSM_EV_KILL };
+
+	if (!vm->q || !vm->sm.mark.bound)
+		return false;
+	vm_note(vm, "warning", "", "VM %s: switched off, its guest not asked", vm->name);
+	vm_event(vm, &ev);
+	return true;
 }
 
 void vm_storage_ok(struct vm *vm)

@@ -6,7 +6,7 @@
  * Invariants
  *  VH1 The machine learns only what is so: from an answer of QEMU, from an event of it, from the pidfd.  A command's DONE comes after a
  *      look at what QEMU is since.
- *  VH2 At most one QEMU of a VM is its machine's; a second one exists only while a rebind holds the machine (VMSM_EV_HOLD).
+ *  VH2 At most one QEMU of a VM is its machine's.
  *  VH3 The mark is durable (host->mark returned) before the actions behind it.
  *  VH4 Mandatory capabilities are asked of each QEMU before it migrates; one that lacks one is not migrated (-CSV_E_UNSUPPORTED).
  *  VH5 The key of a migration is made for it, by the target, and is used for nothing else.
@@ -35,7 +35,7 @@ struct vm_qemu {
 	uint64_t id;			/* never used twice on this node */
 	uint64_t txid;			/* made as target of it; 0 to start */
 	uint32_t config;
-	bool incoming, local;		/* local: a rebind's, its stream comes over a unix socket */
+	bool incoming;
 	struct vmsm_mark mark;
 	/* from the configuration, set by the host before vm_qemu_up() */
 	uint8_t uuid[16];
@@ -120,6 +120,8 @@ void vm_outcome(struct vm *vm, int status);
 void vm_heard(struct vm *vm, uint64_t txid, const json_t *body);
 void vm_cancel(struct vm *vm, uint64_t txid);
 void vm_storage_ok(struct vm *vm);
+/* The QEMU that is bound here is ended, its guest not asked; false: there is none. */
+bool vm_kill(struct vm *vm);
 /* For the migration `txid`. */
 struct vm_move_params {
 	unsigned downtime_ms;		/* the pause aimed at; 0: default */
@@ -131,7 +133,7 @@ struct vm_move_params {
 void vm_migration_params(struct vm *vm, uint64_t txid, const struct vm_move_params *p);
 /* VM7: flags of the cold start's inventory; false: no QEMU.  -EAGAIN: not known yet. */
 int vm_inventory(struct vm *vm, struct leasedb_item *ret, bool *ret_there);
-/* Into a fresh QEMU on this node, frozen.  In a coroutine.  0, or -errno with err. */
+/* Frozen by an I/O error: its disks are opened anew, and it goes on (vm_rebind.c).  In a coroutine.  0, or -errno with err. */
 int vm_rebind(struct vm *vm, struct csv_err *err);
 
 /* A mark as it lies on tmpfs; -EINVAL, and ret is all 0: a QEMU that is bound to nothing. */

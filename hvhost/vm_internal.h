@@ -38,7 +38,7 @@ struct vm {
 	struct vm_host *h;
 	char name[LEASE_NAME_BYTES];
 	struct vmsm sm;
-	struct vm_qemu *q, *other;	/* other: while a rebind holds the machine */
+	struct vm_qemu *q;
 	struct vm_timer timer[VMSM_T_END];
 	struct vm_move move;
 	unsigned in_port;		/* as target: of q */

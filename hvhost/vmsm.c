@@ -520,7 +520,7 @@ static void decide(struct out *o)
 	const struct lease *r = &sm->rec;
 	bool mine = is_me(sm, r->owner, r->owner_inc), peer = r->txid && is_me(sm, r->peer, r->peer_inc);
 
-	if (sm->hold || sm->qemu == VMSM_Q_UNKNOWN || sm->qemu == VMSM_Q_STARTING || sm->qemu == VMSM_Q_DYING)
+	if (sm->qemu == VMSM_Q_UNKNOWN || sm->qemu == VMSM_Q_STARTING || sm->qemu == VMSM_Q_DYING)
 		return;
 	if (!sm->settled) {
 		undecided(o);
@@ -768,8 +768,9 @@ unsigned vmsm_step(struct vmsm *sm, const struct vmsm_event *ev, struct vmsm_act
 	case VMSM_EV_STORAGE_OK:
 		sm->storage_bad = 0;
 		break;
-	case VMSM_EV_HOLD:
-		sm->hold = ev->status;
+	case VMSM_EV_KILL:
+		if (is_there(sm) || sm->qemu == VMSM_Q_STARTING)
+			kill_it(&o);
 		break;
 	default:
 		break;

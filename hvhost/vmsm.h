@@ -112,7 +112,7 @@ struct vmsm {
 	uint8_t asked_off;		/* POWERDOWN was given */
 	uint8_t reaping;		/* STOP was given by the reaper */
 	uint8_t storage_bad;		/* io-error, and VMSM_EV_STORAGE_OK has not come */
-	uint8_t hold;			/* VMSM_EV_HOLD */
+	uint8_t pad0;
 	uint8_t cool;			/* a QEMU command failed: none before VMSM_T_RETRY */
 	uint8_t timers;			/* armed: 1 << enum vmsm_timer */
 	uint32_t mutate;		/* tests only: VMSM_MUT_* */
@@ -143,7 +143,7 @@ enum vmsm_ev {
 	VMSM_EV_CANCEL,		/* a person or the watch over progress: txid */
 	VMSM_EV_TIMER,		/* timer */
 	VMSM_EV_STORAGE_OK,	/* the volume serves again */
-	VMSM_EV_HOLD,		/* status 1: hvhostd changes the QEMU under us (rebind); 0: over, ADOPT came before it */
+	VMSM_EV_KILL,		/* somebody wants the QEMU ended without asking its guest */
 };
 enum vmsm_said { VMSM_SAY_READY = 1, VMSM_SAY_FAILED, VMSM_SAY_RESUMED };
 
