@@ -304,6 +304,11 @@ static void source(struct out *o)
 		else if (qemu_free(sm))
 			command(o, VMSM_A_MIGRATE_CONTINUE);
 		return;
+	case VMSM_M_DEVICE:
+		/* A target that is lost now says nothing for as long as TCP tries.  What it has of the guest is not the right to run it. */
+		if (sm->give_up)
+			cancel_migration(o);
+		return;
 	case VMSM_M_COMPLETED:
 		if (sm->qemu == VMSM_Q_PAUSED && !sm->give_up && !sm->busy) {
 			if (sm->prop || sm->open)
@@ -505,7 +510,7 @@ static void undecided(struct out *o)
 	if (!sm->have_rec || !lease_is_intent(&sm->rec) || !is_me(sm, sm->rec.owner, sm->rec.owner_inc) || sm->mark.bound != sm->rec.epoch ||
 	    sm->mark.offered || sm->prop || sm->open)
 		return;
-	if (moving(sm) == VMSM_M_PRESWITCH) {
+	if (moving(sm) == VMSM_M_PRESWITCH || moving(sm) == VMSM_M_DEVICE) {
 		sm->give_up = 1;
 		cancel_migration(o);
 	} else if ((moving(sm) == VMSM_M_COMPLETED || moving(sm) == VMSM_M_FAILED) && sm->qemu == VMSM_Q_PAUSED && sm->rec.want == LEASE_WANT_RUN) {

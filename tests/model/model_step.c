@@ -243,7 +243,8 @@ static void take_command(struct world *w, unsigned node, unsigned vm)
 			status = -EIO;
 		break;
 	case VMSM_A_MIGRATE_CANCEL:
-		if (q->mig == VMSM_M_ACTIVE || q->mig == VMSM_M_PRESWITCH) {
+		/* also after it was told to continue: what the target has of it by then is not its right to run */
+		if (q->mig >= VMSM_M_ACTIVE && q->mig <= VMSM_M_DEVICE) {
 			q->peer = 0;
 			q->mig = VMSM_M_FAILED;
 			if (q->st == VMSM_Q_PAUSED && q->was_running)
@@ -416,10 +417,13 @@ static void steps_of_qemu(const struct mstate *s, struct steps *t, unsigned i, u
 	}
 	if (is_sending(q) && o && q->mig == VMSM_M_DEVICE && o->st == VMSM_Q_PAUSED)
 		add(t, STEP_COMPLETED, i, vm, 0);
-	/* a broken stream ends at both ends, whatever else may go wrong */
-	if (is_sending(q) && (!o || (o->st != VMSM_Q_INCOMING && o->st != VMSM_Q_PAUSED)))
+	/*
+	 * A broken stream ends at both ends, whatever else may go wrong; but nobody says that it is broken while the other node is off or cut
+	 * off: TCP sends into the void for a quarter of an hour.
+	 */
+	if (is_sending(q) && reach(s, i, q->peer - 1u) && (!o || (o->st != VMSM_Q_INCOMING && o->st != VMSM_Q_PAUSED)))
 		add(t, STEP_FAIL, i, vm, 1);
-	if (q->st == VMSM_Q_INCOMING && q->peer && (!o || !is_sending(o)))
+	if (q->st == VMSM_Q_INCOMING && q->peer && reach(s, i, q->peer - 1u) && (!o || !is_sending(o)))
 		add(t, STEP_FAIL, i, vm, 1);
 }
 

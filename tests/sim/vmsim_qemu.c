@@ -338,7 +338,7 @@ static json_t *answer(struct fq *q, const char *cmd, const json_t *args, const c
 		return json_object();
 	}
 	if (!strcmp(cmd, "migrate_cancel")) {
-		if (!strcmp(q->mig, "setup") || !strcmp(q->mig, "active") || !strcmp(q->mig, "pre-switchover"))
+		if (!strcmp(q->mig, "setup") || !strcmp(q->mig, "active") || !strcmp(q->mig, "pre-switchover") || !strcmp(q->mig, "device"))
 			fail(q, "cancelled");
 		return json_object();
 	}
