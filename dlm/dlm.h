@@ -240,7 +240,7 @@ struct dlm_config {
 	bool no_phantom, weak_phantom, keep_lvb, no_purge, one_directory, no_fifo;
 	bool bad_cell;			/* the table says that PW and PR go together */
 	bool no_remaster;		/* names of a lost master are not taken over */
-	bool no_barrier;		/* a node runs when its own tables are complete */
+	bool no_barrier;		/* a round is over when this node is */
 	bool cancel_lost;		/* the master forgets to take a request back */
 	bool conv_last;			/* new requests before conversions */
 	bool no_circle;			/* conversions that wait for each other are not seen */

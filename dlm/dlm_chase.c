@@ -17,8 +17,9 @@
  *     So when a probe begun after another has come home comes home on the same way (hash of all ids), every edge was there
  *     from the first to the second, hence all at the moment when the second began.
  *  3. The order of a queue may turn in a recovery: a view change makes all attempts void.
- *  4. Nothing here decides about grants: a lost or forged probe costs time, or one request its -EDEADLK.  Its way is bounded by HOPS, and
- *     one request sends the same attempt on only once.
+ *  4. Nothing here decides about grants: a lost or forged probe costs time, or one request its -EDEADLK.
+ *  5. The attempts of a node are numbered, and a request sends on only what is newer than the last of that node.  So an attempt goes along
+ *     every request at most once, however the ways cross.  Owners of one node look one after the other, else the newer would cut the older off.
  *
  * In the way of a waiting request are holders that do not go with it, all conversions and all that wait longer; in the way of
  * a conversion holders that do not go with it, and the first conversion when it is behind that (dlm_conv.c).  Locks without owner
@@ -28,6 +29,7 @@
 #include "utils/base/prng.h"
 
 #define HOPS 200u
+#define TURN_MIN_NS (5 * NS_PER_MS)
 
 static uint64_t mix(uint64_t h, uint64_t x)
 {
@@ -72,12 +74,19 @@ static void begin(struct dlm *d, struct dlm_client *c)
 	send_probe(d, c, &m);
 }
 
+static uint64_t looked_ns(const struct dlm_client *c)
+{
+	return c->chase ? c->chase->looked_ns : 0;
+}
+
+/* One after the other (5), who has not looked for longest first. */
 static void probe_timer(struct timer *t)
 {
 	struct dlm *d = container_of(t, struct dlm, probe_timer);
 	uint64_t now = dlm_now_ns(d);
-	struct dlm_client *c;
+	struct dlm_client *c, *next = NULL;
 	bool more = false;
+	unsigned n = 0;
 
 	cds_list_for_each_entry(c, &d->asked, order) {
 		if (!looks(c))
@@ -85,11 +94,17 @@ static void probe_timer(struct timer *t)
 		more = true;
 		if (c->state != DLM_C_MASTER || now - c->since_ns < DLM_PROBE_NS)
 			continue;
-		begin(d, c);
-		c->chase->again = false;
+		n++;
+		if (!next || looked_ns(c) < looked_ns(next))
+			next = c;
+	}
+	if (next) {
+		begin(d, next);
+		next->chase->again = false;
+		next->chase->looked_ns = now;
 	}
 	if (more)
-		timer_set(d->env->sched, t, now + DLM_PROBE_NS);
+		timer_set(d->env->sched, t, now + csv_max(DLM_PROBE_NS / csv_max(n, 1u), (uint64_t)TURN_MIN_NS));
 }
 
 void dlm_chase_init(struct dlm *d)
@@ -214,6 +229,7 @@ static bool greater(uint64_t owner_a, uint32_t node_a, uint64_t owner_b, uint32_
 
 void dlm_chase_holder(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
 {
+	const struct cluster_node *origin = cluster_view_find(&d->part, m->node);
 	struct dlm_client *c = dlm_client_find(d, &m->name), *w;
 	struct dlm_msg on = *m;
 
@@ -222,7 +238,7 @@ void dlm_chase_holder(struct dlm *d, struct cluster_node from, const struct dlm_
 		d->st.stale_messages++;
 		return;
 	}
-	if (!c->l->owner)
+	if (!c->l->owner || !origin)
 		return;
 	on.probe.hops++;
 	if (m->node == d->self && c->l->owner == m->probe.owner) {
@@ -234,11 +250,11 @@ void dlm_chase_holder(struct dlm *d, struct cluster_node from, const struct dlm_
 	cds_list_for_each_entry(w, &d->asked, order) {
 		if (!looks(w) || w->l->owner != c->l->owner || w->state != DLM_C_MASTER)
 			continue;
-		if (w->chased.node == m->node && w->chased.round == m->probe.round && w->chased.reqid == m->probe.reqid)
+		if (!w->chase)
+			w->chase = dlm_alloc(sizeof(*w->chase));
+		if (w->chase->passed[origin - d->part.m] >= m->probe.round)
 			continue;
-		w->chased.node = m->node;
-		w->chased.round = m->probe.round;
-		w->chased.reqid = m->probe.reqid;
+		w->chase->passed[origin - d->part.m] = m->probe.round;
 		on.probe.path = mix(m->probe.path, dlm_client_reqid(w));
 		send_probe(d, w, &on);
 	}

@@ -234,6 +234,8 @@ struct dlm_chase {
 	uint32_t round;
 	uint8_t n_seen, n_before;
 	bool again;			/* a second look has been begun before its time */
+	uint64_t looked_ns;
+	uint32_t passed[CLUSTER_NODES_MAX];	/* the last attempt of part.m[i] that went on along this request */
 	uint64_t seen[DLM_PATHS], before[DLM_PATHS];	/* ways on which it has come home: this attempt, the last one */
 };
 
@@ -256,8 +258,7 @@ struct dlm_client {
 	uint64_t reqid;			/* of the request under way or of the one that made the hold ... */
 	uint64_t convid;		/* ... and of the conversion */
 	uint64_t sent_ns, granted_ns;
-	struct dlm_chase *chase;	/* NULL: has not waited long enough */
-	struct { uint32_t node, round; uint64_t reqid; } chased;	/* whose probe went on along this request last */
+	struct dlm_chase *chase;	/* NULL: has looked for no circle, and nobody along it */
 	struct cds_list_head rest;	/* d->rest: its bast waits for the minimum hold ... */
 	bool resting;
 	uint64_t rest_end_ns;		/* ... until then */

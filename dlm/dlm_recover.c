@@ -311,8 +311,6 @@ static void enter_ready(struct dlm *d)
 	HASH_ITER(hh, d->resources, r, tmp)
 		dlm_res_finish(d, r);
 	dlm_rebuild_end_round(d);
-	if (d->cfg.no_barrier)
-		enter_run(d);
 }
 
 /* What the rebuilt tables hold of each peer: later drops count down from it. */
@@ -435,7 +433,7 @@ static void on_end(struct dlm *d, struct cluster_node from)
 		return;
 	}
 	d->ended |= 1ull << i;
-	if (d->ended == all)
+	if (d->ended == all || (d->cfg.no_barrier && from.nodeid == d->self))
 		next_state(d);
 }
 
@@ -539,8 +537,6 @@ void dlm_recover_msg(struct dlm *d, struct cluster_node from, const struct dlm_h
 		dlm_hold(d, &d->held, from, buf, len);
 		return;
 	}
-	if (d->cfg.no_barrier && h->type == DLM_M_END && d->state == DLM_S_RUN)
-		return;
 	if (needs < d->state && !(h->type == DLM_M_ADOPT && d->state == DLM_S_READY)) {
 		dlm_bad_msg(d, from, "recovery message after its round, type", h->type);
 		return;

@@ -488,7 +488,6 @@ static void config(struct ds_node *n)
 	c.no_victim = !strcmp(m, "no-victim");
 	c.all_victims = !strcmp(m, "all-victims");
 	c.deadlock_unverified = !strcmp(m, "deadlock-unverified");
-	c.move_unrecorded = !strcmp(m, "move-unrecorded");
 	c.hold_uncapped = !strcmp(m, "hold-uncapped");
 	c.old_ring = !strcmp(m, "old-ring");
 	if (!strcmp(m, "no-resend"))
