@@ -109,22 +109,29 @@ static uint64_t hint_for(struct btree *t, struct iref *r, uint64_t lblk)
 	return r->ip->ino + 1;
 }
 
+/* As many as that many blocks can be in: what is reserved for tree nodes is room that the last blocks of a full volume do not have. */
+static uint32_t runs_for(uint64_t blocks)
+{
+	return (uint32_t)csv_min(blocks, (uint64_t)RUNS);
+}
+
 /* One transaction: up to `want` blocks for the hole at `lblk`. */
 static int fill_txn(struct iref *r, struct alloc_resv *resv, uint64_t hint, uint64_t lblk, uint64_t want, uint64_t *ret_got)
 {
 	struct csvfs *fs = r->ip->fs;
+	uint32_t runs = runs_for(want);
 	uint64_t got = 0;
 	struct jnl_handle h;
 	struct btree t;
 	int err;
 
 	inode_tree(r, CSV_BT_EXTENTS, resv, &t);
-	err = op_begin(fs, 1 + ext_credits(&t, RUNS) + alloc_credits(resv, RUNS + ext_new_nodes(&t, RUNS)), bt_freed_nodes(&t, RUNS),
+	err = op_begin(fs, 1 + ext_credits(&t, runs) + alloc_credits(resv, runs + ext_new_nodes(&t, runs)), bt_freed_nodes(&t, runs),
 		       &h);
 	if (err)
 		return err;
 	inode_dirty(&h, r);
-	for (unsigned i = 0; i < RUNS && got < want; i++) {
+	for (unsigned i = 0; i < runs && got < want; i++) {
 		uint64_t blk;
 		uint32_t len;
 
@@ -164,7 +171,7 @@ static int fill_hole(struct iref *r, uint64_t lblk, uint64_t want, uint64_t *ret
 		struct alloc_resv resv;
 
 		alloc_resv_init(r->ip->fs, &resv);
-		err = alloc_reserve(&resv, hint, ask + ext_new_nodes(&t, RUNS), csv_min(ask, FMAP_CHUNK_BLOCKS), false);
+		err = alloc_reserve(&resv, hint, ask + ext_new_nodes(&t, runs_for(ask)), csv_min(ask, FMAP_CHUNK_BLOCKS), false);
 		if (!err)
 			err = fill_txn(r, &resv, hint, lblk, ask, ret_got);
 		alloc_resv_done(&resv);

@@ -342,6 +342,11 @@ static void body_a_full_volume_says_so(struct csvfs *fs)
 		off += (uint64_t)n;
 	IS(n, -ENOSPC);
 	ck_assert_uint_gt(off, (s0.bavail - 300) * 4096);
+	/* block by block to the last ones: what stays is what a few tree nodes may need */
+	while ((n = csvfs_write(fs, f, 0, off, big, CSV_BLOCK_SIZE, 0, NULL)) > 0)
+		off += (uint64_t)n;
+	IS(n, -ENOSPC);
+	ck_assert_msg(off > (s0.bavail - 24) * 4096, "%llu blocks could not be had", (unsigned long long)(s0.bavail - off / 4096));
 	/* what is there can be changed, and removed */
 	IS(csvfs_write(fs, f, 0, 0, big, 100000, 0, NULL), 100000);
 	OK(csvfs_unlink(fs, root(fs), 0, "f"));
