@@ -163,7 +163,7 @@ daemons_start()
 {
 	local d
 	[[ $VMS == yes ]] || return 0
-	for d in "hvhostd --log-dir $(node_dir "$1")/log" migratord; do
+	for d in "hvhostd --accel tcg --log-dir $(node_dir "$1")/log" migratord; do
 		# shellcheck disable=SC2086
 		node_daemon "$1" "$(node_dir "$1")/log/${d%% *}.log" $d || {
 			lab_err "node $1: ${d%% *} does not start: see $(node_dir "$1")/log/${d%% *}.log"

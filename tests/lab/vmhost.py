@@ -85,7 +85,7 @@ class Hosts:
     def start(self, node, *daemons):
         for d in daemons or ("hvhostd", "migratord"):
             log = os.path.join(self.lab.state_dir, "nodes", node, "log", f"{d}.log")
-            more = ["--state", "/var/lib/corosync/csvfs"] if d == "migratord" else ["--volume", "/srv/csv"]
+            more = ["--state", "/var/lib/corosync/csvfs"] if d == "migratord" else ["--volume", "/srv/csv", "--accel", "tcg"]
             self.run(node, "sh", "-c", f'exec setsid --fork {d} {" ".join(more)} </dev/null >>{log} 2>&1')
 
     def pid_of(self, node, daemon):
