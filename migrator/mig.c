@@ -237,8 +237,9 @@ int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg
 	m->call_id = env_rnd(env) >> 16;	/* so that answers to an earlier life are nobody's */
 	m->event_n = env_rnd(env) >> 16;
 	m->vms = json_object();
+	m->said = json_object();
 	mig_agent_init(m);
-	rc = m->vms ? mig_events_load(m, past) : -ENOMEM;
+	rc = m->vms && m->said ? mig_events_load(m, past) : -ENOMEM;
 	if (!rc)
 		rc = mig_leases_new(m);
 	if (!rc)
@@ -265,5 +266,6 @@ void mig_free(struct mig *m)
 	mig_events_free(m);
 	json_decref(m->host);
 	json_decref(m->vms);
+	json_decref(m->said);
 	free(m);
 }

@@ -21,6 +21,7 @@
 
 #define HELLO_MS 10000u
 #define HOST_NS (10 * NS_PER_SEC)
+#define SAID_NS (60 * NS_PER_SEC)
 #define HOST_STEP_BYTES ((json_int_t)64 << 20)	/* of free memory: less is no news */
 
 static int send_line(struct mig *m, json_t *o)
@@ -295,6 +296,19 @@ static void on_reply(struct mig *m, const struct agent_msg *msg)
 		mig_log(m, LOG_L_WARN, "hvhostd: %s", msg->message);
 }
 
+/* hvhostd tries again what failed, and says so each time: the log has room for it once in a while. */
+static bool said_just_now(struct mig *m, const json_t *d)
+{
+	const char *vm = mig_text(d, "vm"), *text = mig_text(d, "text");
+	const json_t *old = json_object_get(m->said, vm);
+	json_int_t now = (json_int_t)(mig_now(m) / NS_PER_MS);
+
+	if (old && !strcmp(mig_text(old, "text"), text) && now - mig_int(old, "ms") < (json_int_t)(SAID_NS / NS_PER_MS))
+		return true;
+	json_object_set_new(m->said, vm, json_pack("{s:s, s:I}", "text", text, "ms", now));
+	return false;
+}
+
 static void on_event(struct mig *m, const struct agent_msg *msg)
 {
 	const json_t *d = msg->body;
@@ -310,6 +324,8 @@ static void on_event(struct mig *m, const struct agent_msg *msg)
 	} else if (!strcmp(msg->name, "migration")) {
 		mig_move_news(m, d);
 	} else if (!strcmp(msg->name, "event")) {
+		if (said_just_now(m, d))
+			return;
 		mig_event(m, mig_text(d, "severity"), mig_text(d, "vm"), mig_text(d, "command"), "%s", mig_text(d, "text"));
 	} else {
 		mig_log(m, LOG_L_INFO, "hvhostd: an event \"%s\" that is not known", msg->name);

@@ -67,6 +67,7 @@ struct mig {
 	struct cds_list_head agent_waits;
 	json_t *host;			/* HOST of the agent's hello; NULL */
 	json_t *vms;			/* name -> VM, of this node */
+	json_t *said;			/* name -> its last event */
 	struct job host_job;
 	bool host_posted;
 

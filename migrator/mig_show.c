@@ -10,8 +10,31 @@
 #include <stdio.h>
 
 #define SHOW_MS 3000u
+#define TROUBLE_EVENTS 200u	/* so far back the last word about a VM is looked for */
 
 /* ---- vm -------------------------------------------------------------------------------------------------------------------------------- */
+
+/* It may run, and its QEMU does not: what was said of it last. */
+static void add_trouble(struct mig *m, const struct lease *l, json_t *item)
+{
+	const char *qemu = mig_text(item, "qemu");
+	uint64_t first = m->event_seq > TROUBLE_EVENTS ? m->event_seq - TROUBLE_EVENTS + 1 : 1;
+
+	if (l->state != LEASE_RUNNING || l->want != LEASE_WANT_RUN || lease_is_intent(l) || !*qemu || !strcmp(qemu, "running") ||
+	    *mig_text(item, "reason"))
+		return;
+	for (uint64_t s = m->event_seq; s >= first; s--) {
+		const json_t *e = m->event[(s - 1) % MIG_EVENTS_MAX].value;
+
+		if (!e || strcmp(mig_text(e, "object"), l->vm) || !strcmp(mig_text(e, "level"), "info") ||
+		    !strncmp(mig_text(e, "text"), "may run on ", 11))	/* mig_ha.c's, which says no more than we do */
+			continue;
+		json_object_set_new(item, "reason", json_sprintf("its QEMU is %s: %s", qemu, mig_text(e, "text")));
+		json_object_set_new(item, "command", *mig_text(e, "command") ? json_string(mig_text(e, "command")) :
+				    json_sprintf("csvctl event list --vm %s", l->vm));
+		return;
+	}
+}
 
 static json_t *item(struct mig *m, const struct lease *l)
 {
@@ -26,6 +49,7 @@ static json_t *item(struct mig *m, const struct lease *l)
 			      "command", *mig_text(note, "command") ? mig_text(note, "command") : mig_text(v, "command"));
 
 	json_decref(note);
+	add_trouble(m, l, o);
 	if (l->state == LEASE_FREE && l->want != LEASE_WANT_STOPPED && !*mig_text(o, "reason") && !mig_place(m, l->vm, 0, 0, why, sizeof(why)))
 		json_object_set_new(o, "reason", json_sprintf("waits: no node can have it: %s", why));
 	if (l->state > LEASE_FREE && l->state != LEASE_BLOCKED && mig_node_is_away(m, l->owner)) {

@@ -158,7 +158,7 @@ class Hosts:
                     print(f"--- {node}: {' '.join(argv)}\n{self.run(node, *argv, timeout=20)}", file=sys.stderr)
                 except (VmError, subprocess.TimeoutExpired) as e:
                     print(f"--- {node}: {e}", file=sys.stderr)
-            for daemon in ("hvhostd", "migratord"):
+            for daemon in ("hvhostd", "migratord", "csvfsd"):
                 try:
                     with open(os.path.join(self.lab.state_dir, "nodes", node, "log", f"{daemon}.log"), encoding="utf-8", errors="replace") as f:
                         print(f"--- {node}: {daemon}: {f.read()[-2500:]}", file=sys.stderr)

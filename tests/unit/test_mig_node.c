@@ -418,6 +418,35 @@ START_TEST(events_are_on_all_members_counted_and_bounded)
 }
 END_TEST
 
+START_TEST(what_hvhostd_says_again_and_again_is_logged_once_and_shown_as_the_reason)
+{
+	struct mw *w = mw_new();
+	json_t *r, *vm;
+
+	mw_vm_on(w, "vm1", 2, 100);
+	mw_vm_of(w, 2, "vm1")->runs = false;
+	mig_agent_text(w->node[2].m, json_pack("{s:s, s:i, s:i, s:{s:s, s:s, s:i, s:i}}", "event", "vm", "seq", 1, "boot_ms", 1, "data", "vm", "vm1", "qemu",
+					       "paused", "epoch", 1, "flags", 0));
+	for (unsigned i = 0; i < 50; i++) {
+		mig_agent_text(w->node[2].m, json_pack("{s:s, s:i, s:i, s:{s:s, s:s, s:s, s:s}}", "event", "event", "seq", 1, "boot_ms", 1, "data", "severity",
+						       "warning", "vm", "vm1", "text", "cont: Transport endpoint is not connected", "command", ""));
+		mw_run(w, 100 * NS_PER_MS);
+	}
+	r = mw_ask(w, 1, "event.list", json_pack("{s:i, s:s}", "last", 100, "object", "vm1"));
+	unsigned n = 0;
+	size_t i;
+	json_t *e;
+
+	json_array_foreach(json_object_get(r, "items"), i, e)
+		n += strstr(mig_text(e, "text"), "Transport endpoint") != NULL;
+	ck_assert_uint_eq(n, 1);
+	vm = json_array_get(json_object_get(mw_ask(w, 3, "vm.list", NULL), "items"), 0);
+	ck_assert_msg(strstr(mig_text(vm, "reason"), "Transport endpoint"), "%s", mig_text(vm, "reason"));
+	ck_assert_str_eq(mig_text(vm, "command"), "csvctl event list --vm vm1");
+	mw_free(w);
+}
+END_TEST
+
 UNIT_MAIN("mig_node", UNIT_TEST(a_drained_node_is_empty_and_stays_so_until_it_is_resumed), UNIT_TEST(a_drain_says_of_each_vm_that_stays_why_and_stops_none),
 	  UNIT_TEST(a_drain_waits_for_what_is_just_starting_there_or_on_its_way),
 	  UNIT_TEST(a_node_that_leaves_in_order_is_neither_fenced_nor_counted),
@@ -427,4 +456,5 @@ UNIT_MAIN("mig_node", UNIT_TEST(a_drained_node_is_empty_and_stays_so_until_it_is
 	  UNIT_TEST(the_same_request_twice_is_one_job), UNIT_TEST(all_jobs_of_a_lost_leader_end),
 	  UNIT_TEST(a_delete_whose_leader_is_lost_leaves_a_vm_or_none_and_never_a_hidden_one),
 	  UNIT_TEST(every_member_forgets_the_oldest_jobs_and_no_running_one), UNIT_TEST(items_are_alike_on_all_members_also_after_a_partition),
-	  UNIT_TEST(a_malformed_message_changes_nothing), UNIT_TEST(events_are_on_all_members_counted_and_bounded))
+	  UNIT_TEST(a_malformed_message_changes_nothing),
+	  UNIT_TEST(what_hvhostd_says_again_and_again_is_logged_once_and_shown_as_the_reason), UNIT_TEST(events_are_on_all_members_counted_and_bounded))
