@@ -22,6 +22,7 @@ from vmlib import VmError
 HERE = os.path.dirname(os.path.abspath(__file__))
 NET = "10.99.0"
 HOST_IP = f"{NET}.1"
+HOST_MAC = "02:c5:00:00:00:01"
 MIB = 1 << 20
 # on the disk of a guest: records from here, the witness before them
 RECORDS_OFF = 1 * MIB
@@ -39,14 +40,18 @@ def now_ms():
 
 
 def wait_for(what, timeout_s, check, every_s=0.05):
-    """The first true value of check(); a VmError naming `what` when the time is over."""
+    """The first true value of check(); a VmError naming `what` when the time is over. A csvctl that refuses meanwhile (no quorum yet) is a no."""
     end = time.monotonic() + timeout_s
     while True:
-        value = check()
+        refused = ""
+        try:
+            value = check()
+        except CtlError as e:
+            value, refused = None, f"; last: {e}"
         if value:
             return value
         if time.monotonic() > end:
-            raise VmError(f"{what}: not within {timeout_s} s")
+            raise VmError(f"{what}: not within {timeout_s} s{refused}")
         time.sleep(every_s)
 
 
@@ -58,14 +63,18 @@ class Hosts:
 
     def up(self, *args):
         self.lab.up("--nodes", str(len(self.nodes)), *args)
-        self._switch_ns("sh", "-ec", f"ip link add brg type bridge stp_state 0 forward_delay 0 mcast_snooping 0; "
-                        f"ip addr add {HOST_IP}/24 dev brg; ip link set brg up")
-        for n in self.nodes:
-            self.node_net(n)
+        self.guests_network()
         for n in self.nodes:
             self.start(n)
         wait_for("all nodes have said what they run", 30, self.settled)
         return self
+
+    def guests_network(self):
+        """With an address of its own: else it is a port's, and changes whenever a node goes or comes, which guests learn late."""
+        self._switch_ns("sh", "-ec", f"ip link add brg address {HOST_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0; "
+                        f"ip addr add {HOST_IP}/24 dev brg; ip link set brg up")
+        for n in self.nodes:
+            self.node_net(n)
 
     def _switch_ns(self, *argv):
         pid = open(os.path.join(self.lab.state_dir, "switch"), encoding="ascii").read().strip()
