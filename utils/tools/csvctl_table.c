@@ -134,11 +134,11 @@ const struct cc_cmd cc_cmds[] = {
 		.noun = "volume", .verb = "show", .run = cc_volume_show, .args = "[VOLUME...]", .args_max = 16, .pairs = true,
 		.help = "show everything about volumes mounted on this node",
 		.text = "State with its reason, members, recoveries of lost nodes with their times and what they wait for, locks of lost "
-			"nodes and who waits for them, free space, counters of I/O, of the mesh and of the journal. VOLUME is a mount "
+			"nodes and who waits for them, nodes that were evicted and why, free space, counters of I/O, of the mesh and of the journal. VOLUME is a mount "
 			"point, device, label or uuid; without one all are shown.",
 		.cols = { { "name", "VOLUME", CC_TEXT }, { "dir", "MOUNTED AT", CC_TEXT }, { "state", "STATE", CC_TEXT },
 			  { "reason", "REASON", CC_TEXT }, { "slot", "SLOT", CC_INT }, { "member_list", "MEMBERS", CC_LIST },
-			  { "recoveries", "RECOVERIES", CC_LIST }, { "phantoms", "PHANTOMS", CC_LIST }, { "size_bytes", "SIZE", CC_SIZE },
+			  { "recoveries", "RECOVERIES", CC_LIST }, { "evictions", "EVICTIONS", CC_LIST }, { "phantoms", "PHANTOMS", CC_LIST }, { "size_bytes", "SIZE", CC_SIZE },
 			  { "free_bytes", "FREE", CC_SIZE } },
 	},
 	{
