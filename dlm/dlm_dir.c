@@ -376,7 +376,16 @@ void dlm_dir_master_you(struct dlm *d, struct cluster_node from, const struct dl
 		return;
 	}
 	if (!c || c->state != DLM_C_DIR || c->reqid != m->reqid) {
+		struct dlm_msg no = { .type = DLM_M_REMOVE, .name = m->name, .gen = m->gen };
+		const struct cluster_node *to = cluster_view_find(&d->part, dir1);
+		struct dlm_peer *p = to ? &d->peer[dlm_part_index(d, *to)] : NULL;
+
+		/* The record must not stay: it would send everybody to us, and we send them back. */
 		dlm_bad_msg(d, from, "makes us master of what we did not ask for", m->reqid);
+		if (p) {
+			p->removed_gen = csv_max(p->removed_gen, m->gen);
+			dlm_send(d, dir1, &no);
+		}
 		return;
 	}
 	r = dlm_res_new(d, &m->name);

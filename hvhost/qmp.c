@@ -136,6 +136,8 @@ void qmp_out_sent(struct qmp *q, size_t n)
 {
 	csv_assert(n <= q->out_fill);
 	q->out_fill -= n;
+	if (!n)
+		return;
 	memmove(q->out, q->out + n, q->out_fill);
 }
 

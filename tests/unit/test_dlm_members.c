@@ -179,6 +179,36 @@ START_TEST(recovery_goes_on_when_a_member_says_its_marks_twice)
 }
 END_TEST
 
+/*
+ * Node 2 asks for what it does not want: the directory makes it master, and it is none.  Who asks next must not be sent to it for ever
+ * (forwarded by the directory node, sent back by the master, forwarded ...).
+ */
+START_TEST(who_is_made_master_without_having_asked_says_so)
+{
+	struct dw *d = dw_new(3);
+	struct dlm_msg m;
+	struct dw_lock y;
+	uint64_t sent, stale;
+	char name[16];
+
+	for (int dir2 = 2; dir2 <= 3; dir2++) {
+		dw_name(d, 1, (uint32_t)dir2, name);
+		m = about(DLM_M_REQUEST, name);
+		m.mode = DLM_EX;
+		m.flags = DLM_F_DIR;
+		m.reqid = 12345;
+		say(d, 2, &m, &stale);
+		dw_init(d, 3, &y, name);
+		sent = dw_messages(d);
+		ck_assert_msg(dw_lock(d, 3, &y, DLM_EX, 0), "%s is locked for ever", name);
+		ck_assert_msg(dw_messages(d) - sent < 20, "%lu messages for one lock", (unsigned long)(dw_messages(d) - sent));
+		dw_down_to(d, 3, &y, DLM_NL);
+		dlm_lock_done(d->n[3].dlm, &y.l);
+	}
+	dw_free(d);
+}
+END_TEST
+
 /* ---- floods ----------------------------------------------------------------------------------------------------------------------- */
 
 #define FLOOD 100000u
@@ -263,5 +293,6 @@ END_TEST
 UNIT_MAIN("dlm_members", UNIT_TEST(names_of_any_bytes_are_names_and_all_different),
 	  UNIT_TEST(an_id_that_is_over_or_never_was_gives_nothing_up), UNIT_TEST(an_answer_twice_is_one_answer),
 	  UNIT_TEST(recovery_goes_on_when_a_member_says_its_marks_twice),
+	  UNIT_TEST(who_is_made_master_without_having_asked_says_so),
 	  UNIT_SLOW(a_hundred_thousand_names_cost_no_more_than_the_limit, 0, 1, 120),
 	  UNIT_TEST(what_comes_before_its_time_is_kept_up_to_a_limit_and_recovery_goes_on))
