@@ -521,8 +521,12 @@ void hvd_insts_leave(struct hvd *d)
 static void host_propose(struct vm_host *h, struct vm *vm, const struct lease_cas *cas, uint64_t ring)
 {
 	struct hvd *d = container_of(h, struct hvd, host);
+	struct hvd_vm *v = hvd_vm_of(vm, d);
 
-	hvd_line_propose(d, hvd_vm_of(vm, d), cas, ring);
+	if (v && cas->move == LEASE_RELEASE && cas->reason == LEASE_REASON_GUEST_OFF)
+		hvd_off_propose(d, v, cas, ring);
+	else
+		hvd_line_propose(d, v, cas, ring);
 }
 
 static void host_say(struct vm_host *h, struct vm *vm, uint32_t node, uint64_t txid, json_t *body_take)

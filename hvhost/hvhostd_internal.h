@@ -42,6 +42,9 @@ struct hvd_vm {
 	uint64_t rebind_at_ns;		/* next try; 0: it does not stand still */
 	unsigned rebind_s;		/* pause before the one after it */
 	bool rebinding;
+	bool off_writing;		/* hvhostd_off.c */
+	uint64_t off_ring;
+	struct lease_cas off_cas;
 };
 
 /* A QEMU's process, files and monitor; `q->host`. */
@@ -125,6 +128,9 @@ void inst_psk_read(const struct inst *in, char ret[static VM_PSK_BYTES]);
 void inst_ended_keep(const struct inst *in);
 uint64_t hvd_ended_get(const struct hvd *d, const char *vm);	/* 0: none */
 void hvd_ended_each(struct hvd *d, void (*fn)(struct hvd *d, const char *vm));
+
+/* hvhostd_off.c: RELEASE of a VM whose guest switched itself off, once its definition says so */
+void hvd_off_propose(struct hvd *d, struct hvd_vm *v, const struct lease_cas *cas, uint64_t ring);
 
 /* hvhostd_rebind.c */
 void hvd_frozen_begin(struct hvd *d);	/* VMs that an I/O error has stopped are looked after from now on */
