@@ -97,6 +97,7 @@ node_files()
 	done
 	# the kernel's name of the type is fuse.csvfs
 	ln -sf "$CSV_BUILD/umount.csvfs" "$dir/fs/sbin/umount.fuse.csvfs"
+	ln -sf "$CSV_BUILD/mount.csvfs" "$dir/fs/sbin/mount.fuse.csvfs"
 }
 
 # cluster_configure: as an administrator does it: csvctl makes the configuration on n1, the others take it over. Until it has,
