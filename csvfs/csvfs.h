@@ -31,7 +31,7 @@ struct csvfs_options {
 	char node_name[64];
 	uint64_t incarnation;		/* of this mount; random, never 0 */
 	uint32_t token_ms;		/* corosync's timings, for messages */
-	uint32_t min_hold_us;		/* minimum lock hold; 0: default */
+	uint32_t min_hold_us;		/* minimum lock hold; 0: as the lock manager measures it */
 	/* Test mutations (tests only; each removes a guard): see csvfs_internal.h */
 	uint32_t mutate;
 };

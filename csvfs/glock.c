@@ -497,7 +497,6 @@ static void retry_fire(struct timer *tm)
 int glock_table_init(struct csvfs *fs)
 {
 	struct glock_table *t = calloc(1, sizeof(*t));
-	uint32_t us = fs->opt.min_hold_us ? fs->opt.min_hold_us : GLOCK_MIN_HOLD_US;
 
 	if (!t)
 		return -ENOMEM;
@@ -508,7 +507,7 @@ int glock_table_init(struct csvfs *fs)
 		return -ENOMEM;
 	}
 	t->fs = fs;
-	t->min_hold_ns = (uint64_t)csv_min(us, GLOCK_MIN_HOLD_MAX_US) * 1000;
+	t->min_hold_ns = (uint64_t)csv_min(fs->opt.min_hold_us, GLOCK_MIN_HOLD_MAX_US) * 1000;
 	CDS_INIT_LIST_HEAD(&t->lru);
 	CDS_INIT_LIST_HEAD(&t->releases);
 	CDS_INIT_LIST_HEAD(&t->ops);

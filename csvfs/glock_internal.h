@@ -10,7 +10,6 @@
 
 #define GLOCK_CACHE_MAX 65536u		/* cached locks without users */
 #define GLOCK_BATCH 128u		/* locks given up at a time: at unmount, under memory pressure */
-#define GLOCK_MIN_HOLD_US 1000u
 #define GLOCK_MIN_HOLD_MAX_US 100000u
 
 struct glock_priv {
@@ -61,7 +60,7 @@ struct glock_table {
 	struct cds_list_head lru;
 	uint32_t lru_count;
 	bool shrinking;
-	uint64_t min_hold_ns;
+	uint64_t min_hold_ns;		/* more than the lock manager's own, which follows the round trip */
 	struct timer retry;		/* a worker could not be started for want of memory */
 	/* unused locks with something to write back, or unwanted; oldest first (glock_idle.c) */
 	struct cds_list_head idle;
