@@ -25,6 +25,7 @@
 
 #include "hvhost/hvhostd_net.h"
 #include "hvhost/hvhostd_store.h"
+#include "hvhost/hvhostd_stream.h"
 #include "hvhost/qemu_args.h"
 #include "utils/base/text.h"
 
@@ -557,7 +558,19 @@ static void host_event(struct vm_host *h, struct vm *vm, const char *severity, c
 	hvd_event(container_of(h, struct hvd, host), severity, vm_name(vm), command, "%s", text);
 }
 
+static void host_stream_break(struct vm_host *h, struct vm *vm, const char *address, unsigned port)
+{
+	struct csv_err err = CSV_ERR_INIT;
+	int rc = stream_break(address, port, &err);
+
+	if (rc < 0)
+		host_event(h, vm, "error", err.text, "");
+	else if (rc)
+		host_event(h, vm, "warning", "the target of its migration fell silent: the connection was ended, it goes on here", "");
+}
+
 const struct vm_host_ops hvd_host_ops = {
 	.spawn = host_spawn, .kill = host_kill, .release = host_release, .mark = inst_mark_put, .psk = inst_psk_put, .propose = host_propose,
 	.say = host_say, .changed = host_changed, .migration = host_migration, .event = host_event,
+	.stream_break = host_stream_break,
 };

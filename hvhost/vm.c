@@ -346,6 +346,8 @@ static void do_action(struct vm *vm, const struct vmsm_action *a)
 		else if (a->act == VMSM_A_MIGRATE_CONTINUE)
 			vm_move_step(vm, 3);
 		act_start(vm, a);
+		if (a->act == VMSM_A_MIGRATE_CONTINUE)
+			vm_stream_watch(vm, vm->q);
 	}
 }
 

@@ -74,6 +74,8 @@ struct vm_host_ops {
 	void (*changed)(struct vm_host *h, struct vm *vm);
 	void (*migration)(struct vm_host *h, struct vm *vm, json_t *news_take);
 	void (*event)(struct vm_host *h, struct vm *vm, const char *severity, const char *text, const char *command);
+	/* Ends this node's TCP connections to there; NULL: cannot. */
+	void (*stream_break)(struct vm_host *h, struct vm *vm, const char *address, unsigned port);
 };
 struct vm_host {
 	const struct vm_host_ops *ops;

@@ -18,6 +18,7 @@
 #include "utils/base/text.h"
 
 #define WATCH_NS (250 * NS_PER_MS)
+#define STREAM_NS (2 * NS_PER_SEC)	/* so long migrate_cancel has to work */
 #define FIRST_DOWNTIME_MS 30u		/* QEMU stops the guest as soon as it believes that the rest fits into it */
 #define TIMEOUT_MS 120000u
 #define THROTTLE_MAX 80u		/* percent, until migratord says another */
@@ -354,19 +355,59 @@ static void watch_coro(void *arg)
 	free(w);
 }
 
-void vm_migration_watch(struct vm *vm, struct vm_qemu *q)
+/*
+ * From the switch-over on QEMU sends under its big lock: when the target's node falls silent its monitor does not answer, migrate_cancel
+ * neither.  Then the connection itself is ended.
+ */
+static void stream_coro(void *arg)
+{
+	struct watch *w = arg;
+	struct vm *vm = w->vm;
+	uint64_t lost_ns = 0;
+
+	for (;;) {
+		coro_sleep_ns(vm_sched(vm), WATCH_NS);
+		if (vm->freed || vm->q != w->q || w->q->gone || w->q->killing || (w->q->mig != VMSM_M_PRESWITCH && w->q->mig != VMSM_M_DEVICE) ||
+		    vm->move.txid != w->txid)
+			break;
+		if (!vm->sm.give_up && vm->sm.peer_here)
+			lost_ns = 0;
+		else if (!lost_ns)
+			lost_ns = sched_now_ns(vm_sched(vm));
+		if (!lost_ns || sched_now_ns(vm_sched(vm)) - lost_ns < STREAM_NS)
+			continue;
+		lost_ns = 0;
+		for (unsigned i = 0; vm->h->ops->stream_break && i < vm->move.n_addresses; i++)
+			vm->h->ops->stream_break(vm->h, vm, vm->move.address[i], vm->move.port);
+	}
+	vm_qemu_put(w->q);
+	vm_put(vm);
+	free(w);
+}
+
+static void watch_start(struct vm *vm, struct vm_qemu *q, const char *name, void (*fn)(void *arg))
 {
 	struct watch *w = malloc(sizeof(*w));
 
-	if (!w || q->mig != VMSM_M_ACTIVE) {
-		free(w);
+	if (!w)
 		return;
-	}
 	*w = (struct watch){ vm, q, vm->move.txid };
 	vm_get(vm);
 	vm_qemu_get(q);
-	if (sched_spawn(vm_sched(vm), "watch", watch_coro, w))
+	if (sched_spawn(vm_sched(vm), name, fn, w))
 		csv_panic("out of memory");
+}
+
+void vm_migration_watch(struct vm *vm, struct vm_qemu *q)
+{
+	if (q->mig == VMSM_M_ACTIVE)
+		watch_start(vm, q, "watch", watch_coro);
+}
+
+void vm_stream_watch(struct vm *vm, struct vm_qemu *q)
+{
+	if (q)
+		watch_start(vm, q, "stream", stream_coro);
 }
 
 void vm_migration_params(struct vm *vm, uint64_t txid, const struct vm_move_params *p)

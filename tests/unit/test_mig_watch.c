@@ -3,8 +3,13 @@
  */
 #include "tests/unit/unit.h"
 
+#include <arpa/inet.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "hvhost/hvhostd_stream.h"
 #include "hvhost/jline.h"
 #include "hvhost/vm.h"
 #include "tests/unit/env_fake.h"
@@ -28,7 +33,9 @@ struct world {
 	uint64_t mig_ns;		/* when "migrate" came */
 	unsigned throttle, throttle_step, throttle_max;
 	uint64_t need_ms;		/* of every pass, before the throttle */
-	bool autoconverge, cancelled, begins, switches, resumes;
+	bool autoconverge, cancelled, begins, switches, resumes, hangs;
+	unsigned n_broken;
+	uint64_t broken_ns;
 	json_int_t limit, limits[32];
 	unsigned n_limits;
 	uint64_t cancel_ns;
@@ -153,6 +160,8 @@ static void serve(struct job *j)
 
 	ck_assert(!jline_feed(&w->in, p, n, &err));
 	qmp_out_sent(w->qmp, n);
+	if (w->hangs)
+		return;
 	while (jline_next(&w->in, &o, &err) == 1) {
 		json_t *ret = answer(w, json_string_value(json_object_get(o, "execute")), json_object_get(o, "arguments"));
 
@@ -242,7 +251,21 @@ static void h_event(struct vm_host *h, struct vm *vm, const char *severity, cons
 	snprintf(w->note, sizeof(w->note), "%s", text);
 }
 
-static const struct vm_host_ops host_ops = { h_nothing, h_nothing, h_nothing, h_mark, h_psk, h_propose, h_say, h_changed, h_migration, h_event };
+static void h_break(struct vm_host *h, struct vm *vm, const char *address, unsigned port)
+{
+	struct world *w = container_of(h, struct world, h);
+
+	(void)vm;
+	ck_assert_str_eq(address, "10.0.0.2");
+	ck_assert_uint_eq(port, 4444);
+	if (!w->n_broken++)
+		w->broken_ns = w->clk.now_ns;
+	w->hangs = false;
+	w->run = "running";
+	mig_is(w, "failed");
+}
+
+static const struct vm_host_ops host_ops = { h_nothing, h_nothing, h_nothing, h_mark, h_psk, h_propose, h_say, h_changed, h_migration, h_event, h_break };
 
 static uint64_t rnd(struct rnd_port *p)
 {
@@ -451,8 +474,80 @@ START_TEST(a_person_cancels_it)
 }
 END_TEST
 
+static void target_is_lost(struct world *w)
+{
+	struct lease l = vm_sm(w->vm)->rec;
+
+	vm_record(w->vm, &l, 2, false, false);
+}
+
+/* QEMU sends under its big lock into the void: nothing it is told is answered. */
+START_TEST(a_target_that_falls_silent_in_the_switch_over_is_cut_off_for_good)
+{
+	struct vm_move_params p = { 30, 500, 80, 60000, 0 };
+	struct world *w = world_new(&p);
+
+	w->need_ms = 20;
+	while (strcmp(w->mig, "pre-switchover"))
+		fake_run_until(&w->clk, w->s, w->clk.now_ns + 100 * NS_PER_MS);
+	run_s(w, 1);
+	w->hangs = true;
+	target_is_lost(w);
+	w->broken_ns = 0;
+	uint64_t lost = w->clk.now_ns;
+
+	run_s(w, 10);
+	ck_assert_uint_eq(w->n_broken, 1);
+	ck_assert_uint_ge(w->broken_ns - lost, 2 * NS_PER_SEC);
+	ck_assert_uint_le(w->broken_ns - lost, 3 * NS_PER_SEC);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_target_that_lives_is_not_cut_off_however_long_it_takes)
+{
+	struct vm_move_params p = { 30, 500, 80, 60000, 0 };
+	struct world *w = world_new(&p);
+
+	w->need_ms = 20;
+	while (strcmp(w->mig, "pre-switchover"))
+		fake_run_until(&w->clk, w->s, w->clk.now_ns + 100 * NS_PER_MS);
+	w->hangs = true;
+	run_s(w, 20);
+	ck_assert_uint_eq(w->n_broken, 0);
+	world_free(w);
+}
+END_TEST
+
+START_TEST(a_connection_is_ended_from_outside_and_no_other)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) }, b = a;
+	socklen_t len = sizeof(a);
+	int l = socket(AF_INET, SOCK_STREAM, 0), k = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0),
+	    d = socket(AF_INET, SOCK_STREAM, 0), rc;
+	struct csv_err err = CSV_ERR_INIT;
+
+	ck_assert(!bind(l, (struct sockaddr *)&a, len) && !listen(l, 1) && !getsockname(l, (struct sockaddr *)&a, &len));
+	ck_assert(!bind(k, (struct sockaddr *)&b, len) && !listen(k, 1) && !getsockname(k, (struct sockaddr *)&b, &len));
+	ck_assert(!connect(c, (struct sockaddr *)&a, sizeof(a)) && !connect(d, (struct sockaddr *)&b, sizeof(b)));
+	rc = stream_break("127.0.0.1", ntohs(a.sin_port), &err);
+	if (rc == -EPERM || rc == -EOPNOTSUPP) {
+		printf("not tried: %s\n", err.text);	/* an ordinary user, or a kernel without it */
+	} else {
+		ck_assert_msg(rc == 1, "%d: %s", rc, err.text);
+		ck_assert_int_eq(send(c, "x", 1, MSG_NOSIGNAL), -1);
+		ck_assert_int_eq(send(d, "x", 1, MSG_NOSIGNAL), 1);
+		ck_assert_int_eq(stream_break("127.0.0.1", ntohs(a.sin_port), &err), 0);
+	}
+	ck_assert_int_eq(stream_break("nowhere", 1, &err), -EINVAL);
+	close(l), close(k), close(c), close(d);
+}
+END_TEST
+
 UNIT_MAIN("mig_watch", UNIT_TEST(a_guest_that_is_quiet_is_switched_over_without_any_push),
 	  UNIT_TEST(a_throttled_guest_gets_through_with_the_pause_aimed_at),
 	  UNIT_TEST(a_guest_that_throttling_does_not_help_is_paused_longer_and_people_are_told),
 	  UNIT_TEST(what_no_allowed_pause_helps_is_cancelled_with_the_numbers_and_the_guest_runs_on), UNIT_TEST(its_time_limit_ends_it),
-	  UNIT_TEST(a_budget_that_is_told_later_counts), UNIT_TEST(a_person_cancels_it))
+	  UNIT_TEST(a_budget_that_is_told_later_counts), UNIT_TEST(a_person_cancels_it),
+	  UNIT_TEST(a_target_that_falls_silent_in_the_switch_over_is_cut_off_for_good),
+	  UNIT_TEST(a_target_that_lives_is_not_cut_off_however_long_it_takes), UNIT_TEST(a_connection_is_ended_from_outside_and_no_other))
