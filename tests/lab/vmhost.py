@@ -161,6 +161,8 @@ class Hosts:
 
     def last_words(self):
         """What somebody needs who asks why."""
+        if not hasattr(self.lab, "state_dir"):
+            return
         for node in self.nodes:
             for argv in (("csvctl", "vm", "list"), ("csvctl", "ha", "status"), ("csvctl", "event", "list", "--last", "25"), ("csvctl", "job", "list")):
                 try:
