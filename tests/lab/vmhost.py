@@ -58,6 +58,7 @@ def wait_for(what, timeout_s, check, every_s=0.05):
 class Hosts:
     def __init__(self, lab, nodes=("n1", "n2", "n3")):
         self.lab, self.nodes = lab, list(nodes)
+        self.accel = "tcg"  # what hvhostd is told of its node; "auto": it looks
 
     # ---- nodes
 
@@ -94,7 +95,7 @@ class Hosts:
     def start(self, node, *daemons):
         for d in daemons or ("hvhostd", "migratord"):
             log = os.path.join(self.lab.state_dir, "nodes", node, "log", f"{d}.log")
-            more = ["--state", "/var/lib/corosync/csvfs"] if d == "migratord" else ["--volume", "/srv/csv", "--accel", "tcg"]
+            more = ["--state", "/var/lib/corosync/csvfs"] if d == "migratord" else ["--volume", "/srv/csv", "--accel", self.accel]
             self.run(node, "sh", "-c", f'exec setsid --fork {d} {" ".join(more)} </dev/null >>{log} 2>&1')
 
     def pid_of(self, node, daemon):
