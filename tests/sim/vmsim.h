@@ -49,6 +49,7 @@ struct fq {
 	uint64_t id, txid;
 	uint32_t config;
 	bool incoming, alive, executing, fresh, was_running, cancel;
+	bool disk_dead;			/* its descriptors are of a mount whose csvfsd died */
 	const char *run, *mig;
 	struct vmsm_mark mark;		/* on the node's tmpfs */
 	uint64_t mem;			/* VO2 */
@@ -86,6 +87,7 @@ struct node {
 	struct world *w;
 	unsigned id;
 	bool up;
+	bool volume;			/* is mounted */
 	uint64_t boots, inc;
 	struct hv hv;
 	struct mg mg;
@@ -112,7 +114,7 @@ struct world {
 	uint64_t counter[32];
 };
 enum { N_RESUME, N_MIGRATED, N_FAILED, N_HV_KILL, N_MG_KILL, N_QEMU_KILL, N_POWER, N_CUT, N_FENCE, N_PURGED, N_COLD, N_ABORT, N_REFUSE, N_ADOPT,
-       N_START, N_RETAKE, N_ALL_MG, N_END_ };
+       N_START, N_RETAKE, N_ALL_MG, N_VOLUME, N_REBOUND, N_END_ };
 
 void violate(struct world *w, const char *fmt, ...) csv_printf_like(2, 3);
 void story(struct world *w, const char *fmt, ...) csv_printf_like(2, 3);
@@ -130,6 +132,7 @@ int vm_of_name(const char *name);
 struct fq *fq_new(struct node *n, unsigned vm, uint64_t id, uint64_t txid, uint32_t config, bool incoming);
 void fq_connect(struct fq *q, struct hv *hv, struct vm_qemu *vq);
 void fq_die(struct fq *q, const char *why);		/* hvhostd is told, where it lives */
+void fq_disk_dies(struct fq *q);
 struct fq *fq_find(struct node *n, uint64_t id);
 
 /* vmsim_hv.c */

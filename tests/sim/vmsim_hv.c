@@ -55,7 +55,7 @@ static void host_spawn(struct vm_host *h, struct vm_qemu *vq)
 	struct fq *q;
 
 	*u = (struct up){ hv, hv->life, vq };
-	if (w->faults && chance(w, 1, 25)) {
+	if ((w->faults && chance(w, 1, 25)) || !hv->n->volume) {
 		after(w, below(w, 20 * MS), spawn_fails, u);
 		return;
 	}
@@ -212,15 +212,48 @@ static struct hv_vm *vm_get(struct hv *hv, unsigned vm)
 	return v;
 }
 
+/* hvhostd_rebind.c */
+static void rebind_coro(void *arg)
+{
+	struct vm *vm = arg;
+	struct csv_err err = CSV_ERR_INIT;
+	struct vm_qemu *vq = vm_current(vm);
+
+	if (vq && vm_rebind(vm, &err))
+		story(((struct fq *)vq->host)->w, "%s: %s", vm_name(vm), err.text);
+}
+
+static void frozen(void *arg)
+{
+	struct up *u = arg;
+
+	if (!same_life(u->hv, u->life)) {
+		free(u);
+		return;
+	}
+	for (unsigned i = 0; i < VMS && u->hv->n->volume; i++) {
+		struct vm *vm = u->hv->vm[i].vm;
+
+		if (vm && vm_current(vm) && vm_current(vm)->state == VMSM_Q_IOERROR && sched_spawn(u->hv->s, "rebind", rebind_coro, vm))
+			csv_panic("out of memory");
+	}
+	after(u->hv->n->w, NS_PER_SEC, frozen, u);
+}
+
 void hv_start(struct hv *hv)
 {
+	struct up *u = malloc(sizeof(*u));
 	struct world *w = hv->n->w;
 	struct fq *q;
 
-	if (hv->alive || !hv->n->up)
+	if (hv->alive || !hv->n->up) {
+		free(u);
 		return;
+	}
 	hv->alive = true;
 	hv->life++;
+	*u = (struct up){ .hv = hv, .life = hv->life };
+	after(w, below(w, NS_PER_SEC), frozen, u);
 	hv->s = sched_new(&w->clk.clock);
 	hv->env = (struct env){ .sched = hv->s, .clock = &w->clk.clock, .rnd = &w->rnd_port };
 	hv->host = (struct vm_host){ .ops = &ops, .env = &hv->env, .conf = vmsm_conf_default(hv->n->id, hv->n->inc), .next_id = now(w) };

@@ -102,6 +102,24 @@ static void stop(struct fq *q, const char *run)
 	q->run = run;
 }
 
+static void q_after(struct fq *q, uint64_t ns, void (*fn)(struct fq *q));
+
+/* The next request of the guest fails. */
+static void io_error(struct fq *q)
+{
+	if (!q->executing || !q->disk_dead)
+		return;
+	event_take(q, "BLOCK_IO_ERROR", json_pack("{s:s, s:s, s:s}", "node-name", "disk0", "operation", "write", "reason", "Transport endpoint is not connected"));
+	stop(q, "io-error");
+	crash_point(q->n);
+}
+
+void fq_disk_dies(struct fq *q)
+{
+	q->disk_dead = true;
+	q_after(q, below(q->w, 300 * MS), io_error);
+}
+
 static void resume(struct fq *q)
 {
 	struct world *w = q->w;
@@ -125,6 +143,8 @@ static void resume(struct fq *q)
 	w->counter[N_RESUME]++;
 	story(w, "%s executes on n%u (%llx)", vm_name_of(q->vm), q->n->id, (unsigned long long)q->id);
 	event_take(q, "RESUME", NULL);
+	if (q->disk_dead)
+		q_after(q, below(q->w, 300 * MS), io_error);
 	crash_point(q->n);
 }
 
@@ -208,7 +228,8 @@ static void step_target_complete(struct fq *q)
 
 	if (strcmp(q->mig, "device"))
 		return;
-	if (!t || strcmp(t->run, "inmigrate")) {
+	/* the flush before the last step fails on a dead disk */
+	if (!t || strcmp(t->run, "inmigrate") || q->disk_dead) {
 		fail(q, "failed");
 		return;
 	}
@@ -318,6 +339,16 @@ static json_t *answer(struct fq *q, const char *cmd, const json_t *args, const c
 		}
 		resume(q);
 		return json_object();
+	}
+	if (!strcmp(cmd, "query-block"))
+		return json_pack("[{s:s, s:{s:s, s:s, s:b}}]", "qdev", "scsi0-0", "inserted", "node-name", "disk0", "file", "/srv/csv/.raw/a.vhdx", "ro", 0);
+	if (!strcmp(cmd, "blockdev-add") && !q->n->volume) {
+		*error = "Could not open: Transport endpoint is not connected";
+		return NULL;
+	}
+	if (!strcmp(cmd, "qom-set")) {
+		q->disk_dead = !q->n->volume;
+		q->w->counter[N_REBOUND] += !q->disk_dead;
 	}
 	if (!strcmp(cmd, "stop")) {
 		stop(q, "paused");
