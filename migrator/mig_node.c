@@ -357,12 +357,17 @@ json_t *mig_node_shutdown(const struct mig_ask *a)
 	return a->dry_run ? would(a, "would leave") : mig_job_start(a, "shutdown", mig_text(a->args, "node"), shutdown_job);
 }
 
+#define LEAVE_HEARD_MS 1000u
 /* On the node itself: its own release, then out. */
 static void leave_coro(void *arg)
 {
 	struct mig *m = arg;
-	uint64_t end = mig_now(m) + 5 * NS_PER_SEC;
+	uint64_t heard = mig_now(m) + LEAVE_HEARD_MS * NS_PER_MS, end;
 
+	/* Who asked this node for it looks for the end of the job here. */
+	while (mig_now(m) < heard)
+		mig_wait_change(m, heard);
+	end = mig_now(m) + 5 * NS_PER_SEC;
 	while (m->view && is_empty(m, m->cfg.self) && !json_object_size(m->vms) && mig_now(m) < end &&
 	       !leasedb_proven(mig_leases_db(m), m->cfg.self, m->cfg.incarnation)) {
 		mig_prove_once(m, m->cfg.self, m->cfg.incarnation, LEASEDB_PROOF_RELEASE);

@@ -308,9 +308,13 @@ static void start_job(struct mig_job *j)
 		failures = l ? l->failures : failures;
 		if (l && ((l->state == LEASE_BLOCKED && l->owner) || (l->state == LEASE_FREE && failures >= 3) || l->want != LEASE_WANT_RUN)) {
 			note = mig_lease_note(m, l);
+			if (l->want == LEASE_WANT_RUN && *mig_text(note, "reason"))	/* it names the VM */
+				snprintf(text, sizeof(text), "%s", mig_text(note, "reason"));
+			else
+				snprintf(text, sizeof(text), "%s: %s", vm, l->want != LEASE_WANT_RUN ? "stopped meanwhile" :
+					 "could not be started; see: csvctl event list");
 			mig_job_done_take(j, l->state == LEASE_BLOCKED ? RPC_NEEDS_PROOF : l->want != LEASE_WANT_RUN ? RPC_CANCELLED : RPC_FAILED, NULL,
-					  "%s: %s", vm, l->want != LEASE_WANT_RUN ? "stopped meanwhile" : *mig_text(note, "reason") ?
-					  mig_text(note, "reason") : "could not be started; see: csvctl event list");
+					  "%s", text);
 			json_decref(note);
 			return;
 		}
@@ -384,7 +388,7 @@ static void stop_job(struct mig_job *j)
 			break;
 		if (l && l->state == LEASE_BLOCKED) {
 			note = mig_lease_note(m, l);
-			mig_job_done_take(j, RPC_NEEDS_PROOF, NULL, "%s: %s", vm, mig_text(note, "reason"));
+			mig_job_done_take(j, RPC_NEEDS_PROOF, NULL, "%s", mig_text(note, "reason"));
 			json_decref(note);
 			return;
 		}

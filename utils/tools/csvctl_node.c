@@ -5,8 +5,11 @@
 #include "utils/tools/csvctl.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "utils/rpc/rpc_client.h"
+
+#define RUN_DIR "/run/csvfs"
 
 void cc_node_add_status(struct cc *cc)
 {
@@ -45,9 +48,34 @@ enum rpc_code cc_node_resume(struct cc *cc)
 	return node_job(cc, "node.resume");
 }
 
+/* The life of this node as its coordinator has written it down; ret empty: none. */
+static void life_read(char *ret, size_t size)
+{
+	FILE *f = fopen(RUN_DIR "/incarnation", "re");
+
+	if (!f || !fgets(ret, (int)size, f))
+		ret[0] = '\0';
+	if (f)
+		fclose(f);
+}
+
+/* The coordinator of this node ends with it, maybe before it could be asked again: it has left when it wrote that and a new life down. */
 enum rpc_code cc_node_shutdown(struct cc *cc)
 {
-	return node_job(cc, "node.shutdown");
+	char before[64] = "", after[64] = "";
+	enum rpc_code code;
+	struct cc_node n;
+
+	life_read(before, sizeof(before));
+	code = node_job(cc, "node.shutdown");
+	if (code != RPC_NO_QUORUM || cc_migrator_runs(cc) || access(RUN_DIR "/left", F_OK))
+		return code;
+	life_read(after, sizeof(after));
+	if (!after[0] || !strcmp(before, after) || cc_node_find(cc, NULL, &n))
+		return code;
+	json_object_set_new(cc->reply, "items", json_array());
+	rpc_reply_add_take(cc->reply, json_pack("{s:s, s:s}", "node", n.name, "state", "left"));
+	return cc_fail(cc, RPC_OK, "%s", "");
 }
 
 /* ---- a person's word that a node is off: for the volumes mounted here, and for the right to run of its virtual machines -------------- */
