@@ -42,6 +42,8 @@ static const struct scenario scenarios[] = {
 	  { .migrate = 1, .fail = 1, .hv = 1, .cut = 1, .heal = 1 } },
 	{ "migrate-lying", "one migration; a node is cut off; a fence agent that lies", 1, AGENT_LYING, false, { .migrate = 1, .cut = 2, .heal = 2 } },
 	{ "migrate-memory", "one migration; replicas lose their memory, cold starts", 1, AGENT_TRUE, false, { .migrate = 1, .mig = 2 } },
+	{ "volume", "a volume goes away under a VM twice; a migration, an agent dies", 1, AGENT_TRUE, false, { .migrate = 1, .io = 2, .hv = 1 } },
+	{ "volume-cut", "a volume goes away under a VM; a migration, a node is cut off", 1, AGENT_TRUE, false, { .migrate = 1, .io = 1, .cut = 1, .heal = 1 } },
 	{ "cold", "a node is cut off, two replicas lose their memory, no fence agent", 1, AGENT_NONE, false, { .cut = 1, .heal = 1, .mig = 2 } },
 	{ "migrate-twice", "two migrations", 1, AGENT_TRUE, false, { .migrate = 2 } },
 	{ "migrate-stale", "two migrations; an agent dies", 1, AGENT_TRUE, false, { .migrate = 2, .hv = 1 } },

@@ -34,7 +34,7 @@
 enum agent { AGENT_TRUE = 0, AGENT_LYING, AGENT_NONE };
 
 struct mq {
-	uint8_t st;		/* enum vmsm_qemu: NONE, STARTING, PRELAUNCH, INCOMING, RUNNING, PAUSED, DYING */
+	uint8_t st;		/* enum vmsm_qemu: NONE, STARTING, PRELAUNCH, INCOMING, RUNNING, PAUSED, IOERROR, DYING */
 	uint8_t mig;		/* enum vmsm_mig */
 	uint8_t cmd;		/* enum vmsm_act that it has not taken yet */
 	uint8_t stale;		/* the disk is newer than its memory */
@@ -73,7 +73,8 @@ struct mbudget {
 	uint8_t fail;			/* migrations that fail by themselves */
 	uint8_t migrate, cancel, stop;
 	uint8_t late;			/* answers to queries that come when they are not true any more */
-	uint8_t pad[4];
+	uint8_t io;			/* volumes that go away under a guest that executes */
+	uint8_t pad[3];
 };
 
 struct mstate {
@@ -91,9 +92,9 @@ struct mstate {
 enum step_kind {
 	STEP_NONE = 0,
 	STEP_VIEW, STEP_TICK, STEP_CMD, STEP_GONE, STEP_SPAWNED, STEP_TIMER, STEP_FENCED, STEP_IPC, STEP_HELD,
-	STEP_LATE, STEP_LOOK, STEP_PRESWITCH, STEP_LOADED, STEP_COMPLETED, STEP_HV_UP, STEP_MIG_UP, STEP_NODE_UP,
+	STEP_LATE, STEP_LOOK, STEP_PRESWITCH, STEP_LOADED, STEP_COMPLETED, STEP_HV_UP, STEP_MIG_UP, STEP_NODE_UP, STEP_REBOUND,
 	STEP_FIRST_FAULT,
-	STEP_MIGRATE = STEP_FIRST_FAULT, STEP_CANCEL, STEP_STOP, STEP_FAIL, STEP_QEMU_DIES, STEP_HV_DIES, STEP_MIG_DIES, STEP_NODE_DIES, STEP_CUT, STEP_HEAL,
+	STEP_MIGRATE = STEP_FIRST_FAULT, STEP_CANCEL, STEP_STOP, STEP_FAIL, STEP_QEMU_DIES, STEP_HV_DIES, STEP_MIG_DIES, STEP_NODE_DIES, STEP_CUT, STEP_HEAL, STEP_IO_ERROR,
 	STEP_END
 };
 struct step { uint8_t kind, a, b, c; };

@@ -183,7 +183,8 @@ static struct mq *other_end(const struct mstate *s, unsigned node, unsigned vm)
 
 static bool is_sending(const struct mq *q)
 {
-	return q->mig >= VMSM_M_ACTIVE && q->mig <= VMSM_M_DEVICE && q->peer && (q->st == VMSM_Q_RUNNING || q->st == VMSM_Q_PAUSED);
+	return q->mig >= VMSM_M_ACTIVE && q->mig <= VMSM_M_DEVICE && q->peer &&
+	       (q->st == VMSM_Q_RUNNING || q->st == VMSM_Q_PAUSED || q->st == VMSM_Q_IOERROR);
 }
 
 /* The stream ends without success: a source that was running goes on by itself, a target that is not complete ends. */
@@ -215,7 +216,7 @@ static void take_command(struct world *w, unsigned node, unsigned vm)
 	q->cmd = 0;
 	switch (cmd) {
 	case VMSM_A_CONT:
-		if (q->st == VMSM_Q_PAUSED || q->st == VMSM_Q_PRELAUNCH)
+		if (q->st == VMSM_Q_PAUSED || q->st == VMSM_Q_PRELAUNCH || q->st == VMSM_Q_IOERROR)
 			begin_run(w, node, vm);
 		else if (q->st != VMSM_Q_RUNNING)
 			status = -EIO;
@@ -402,6 +403,8 @@ static void steps_of_qemu(const struct mstate *s, struct steps *t, unsigned i, u
 		add(t, STEP_CMD, i, vm, 0);
 	if (q->late_st)
 		add(t, STEP_LATE, i, vm, 0);
+	if (n->hv_up && q->st == VMSM_Q_IOERROR && n->sm[vm].storage_bad)
+		add(t, STEP_REBOUND, i, vm, 0);
 	if (n->hv_up && n->sm[vm].qemu >= VMSM_Q_PRELAUNCH && n->sm[vm].qemu <= VMSM_Q_IOERROR && q->st >= VMSM_Q_PRELAUNCH && q->st <= VMSM_Q_IOERROR &&
 	    (n->sm[vm].qemu != q->st || n->sm[vm].mig != q->mig) && q->cmd != VMSM_A_MIGRATE)
 		add(t, STEP_LOOK, i, vm, 0);
@@ -410,7 +413,7 @@ static void steps_of_qemu(const struct mstate *s, struct steps *t, unsigned i, u
 	if (q->st == VMSM_Q_DYING)
 		add(t, STEP_GONE, i, vm, 0);
 	if (is_sending(q) && o && o->st == VMSM_Q_INCOMING) {
-		if (q->mig == VMSM_M_ACTIVE && !q->cmd)
+		if (q->mig == VMSM_M_ACTIVE && !q->cmd && q->st != VMSM_Q_IOERROR)
 			add(t, STEP_PRESWITCH, i, vm, 0);
 		if (q->mig == VMSM_M_DEVICE)
 			add(t, STEP_LOADED, i, vm, 0);
@@ -419,9 +422,9 @@ static void steps_of_qemu(const struct mstate *s, struct steps *t, unsigned i, u
 		add(t, STEP_COMPLETED, i, vm, 0);
 	/*
 	 * A broken stream ends at both ends, whatever else may go wrong; but nobody says that it is broken while the other node is off or cut
-	 * off: TCP sends into the void for a quarter of an hour.
+	 * off: TCP sends into the void for a quarter of an hour.  A source that cannot flush its disks fails at its last step.
 	 */
-	if (is_sending(q) && reach(s, i, q->peer - 1u) && (!o || (o->st != VMSM_Q_INCOMING && o->st != VMSM_Q_PAUSED)))
+	if (is_sending(q) && (q->st == VMSM_Q_IOERROR || (reach(s, i, q->peer - 1u) && (!o || (o->st != VMSM_Q_INCOMING && o->st != VMSM_Q_PAUSED)))))
 		add(t, STEP_FAIL, i, vm, 1);
 	if (q->st == VMSM_Q_INCOMING && q->peer && reach(s, i, q->peer - 1u) && (!o || !is_sending(o)))
 		add(t, STEP_FAIL, i, vm, 1);
@@ -475,6 +478,8 @@ static void faults_of_node(const struct mstate *s, struct steps *t, unsigned i)
 
 		if (s->b.fail && is_sending(q))
 			add(t, STEP_FAIL, i, vm, 0);
+		if (s->b.io && q->st == VMSM_Q_RUNNING)
+			add(t, STEP_IO_ERROR, i, vm, 0);
 		if (s->b.qemu && q->st != VMSM_Q_NONE && q->st != VMSM_Q_DYING && q->st != VMSM_Q_STARTING)
 			add(t, STEP_QEMU_DIES, i, vm, 0);
 		if (s->b.cancel && n->hv_up && n->sm[vm].rec.txid && !n->sm[vm].give_up && n->sm[vm].rec.owner == i + 1)
@@ -670,6 +675,17 @@ static void do_step(struct world *w, const struct step *t)
 		s->b.node--;
 		node_dies(w, t->a);
 		return;
+	case STEP_REBOUND:
+		push_event(w, t->a, t->b, VMSM_EV_STORAGE_OK);
+		return;
+	case STEP_IO_ERROR:
+		s->b.io--;
+		q->st = VMSM_Q_IOERROR;
+		if (q->peer)		/* the flush before its last step fails */
+			stream_fails(w, t->a, t->b);
+		else
+			push_status(w, t->a, t->b);
+		return;
 	case STEP_CUT:
 		s->b.cut--;
 		s->group[t->a] = t->a + 1;
@@ -758,6 +774,7 @@ const char *step_text(const struct step *t, char *buf, size_t size)
 		[STEP_MIGRATE] = "somebody asks for a migration to n%u", [STEP_CANCEL] = "n%u: migration cancelled", [STEP_STOP] = "somebody stops the VM",
 		[STEP_FAIL] = "n%u: QEMU's migration fails by itself (a source that was running goes on)", [STEP_QEMU_DIES] = "n%u: QEMU DIES",
 		[STEP_HV_DIES] = "n%u: hvhostd DIES", [STEP_MIG_DIES] = "n%u: migratord DIES", [STEP_NODE_DIES] = "n%u: POWER CUT", [STEP_CUT] = "n%u: CUT OFF",
+		[STEP_REBOUND] = "n%u: the volume is back, the disks are opened anew", [STEP_IO_ERROR] = "n%u: the VOLUME GOES AWAY under the guest",
 		[STEP_HEAL] = "the network is whole again",
 	};
 	int k;

@@ -281,7 +281,7 @@ void begin_run(struct world *w, unsigned node, unsigned vm)
 			continue;
 		if (executes(other))
 			violate(w, "G4: %s begins to execute on n%u while it executes on n%u", vm_name(vm), node + 1, j + 1);
-		if (other->st == VMSM_Q_PAUSED)
+		if (other->st == VMSM_Q_PAUSED || other->st == VMSM_Q_IOERROR)
 			other->stale = 1;
 	}
 	if (q->stale)
