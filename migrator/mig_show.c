@@ -49,6 +49,8 @@ static json_t *item(struct mig *m, const struct lease *l)
 			      "command", *mig_text(note, "command") ? mig_text(note, "command") : mig_text(v, "command"));
 
 	json_decref(note);
+	if (!json_object_get(d, "memory_bytes"))	/* its definition has not been told yet */
+		json_object_set_new(o, "memory_bytes", json_null());
 	add_trouble(m, l, o);
 	if (l->state == LEASE_FREE && l->want != LEASE_WANT_STOPPED && !*mig_text(o, "reason") && !mig_place(m, l->vm, 0, 0, why, sizeof(why)))
 		json_object_set_new(o, "reason", json_sprintf("waits: no node can have it: %s", why));
