@@ -64,6 +64,7 @@ struct peer {
 	uint64_t incarnation;		/* as a member */
 	/* to it */
 	struct cds_list_head out;
+	struct cds_list_head *unsent;	/* the first that is to be sent, or &out */
 	uint64_t next_seq;
 	uint64_t acked;
 	size_t window_bytes, queue_bytes;
@@ -168,6 +169,7 @@ static void peer_reset(struct peer *p)
 		cds_list_del(&o->node);
 		free(o);
 	}
+	p->unsent = &p->out;
 	p->member = false;
 	p->next_seq = 1;
 	p->acked = p->received = 0;
@@ -246,17 +248,15 @@ static void ack_timer(struct timer *t)
 	send_ack(container_of(t, struct peer, ack_timer));
 }
 
-/* Sends what the window has room for.  The first unsent one is searched from the tail: usually it is there. */
+/* Sends what the window has room for. */
 static void pump(struct peer *p)
 {
-	struct cds_list_head *at = &p->out;
+	struct cds_list_head *at;
 	struct mesh *m = p->mesh;
 
 	if (!p->up || !m->in_view || !p->member)
 		return;
-	while (at->prev != &p->out && !cds_list_entry(at->prev, struct out, node)->sent)
-		at = at->prev;
-	for (; at != &p->out; at = at->next) {
+	while ((at = p->unsent) != &p->out) {
 		struct out *o = cds_list_entry(at, struct out, node);
 		size_t bytes = frame_bytes(o->len);
 
@@ -265,6 +265,7 @@ static void pump(struct peer *p)
 		if (send_frame(p, MESH_DATA, o) < 0)
 			return;
 		o->sent = true;
+		p->unsent = at->next;
 		if (o->ever_sent)
 			m->stats.resent++;
 		o->ever_sent = true;
@@ -285,6 +286,8 @@ static void rewind_out(struct peer *p)
 		p->window_bytes -= frame_bytes(o->len);
 		p->queue_bytes += frame_bytes(o->len);
 	}
+	if (p->mesh->mutation != MESH_MUTATE_NO_RESEND)
+		p->unsent = p->out.next;
 	csv_assert(p->window_bytes == 0 || p->mesh->mutation);
 }
 
@@ -333,6 +336,8 @@ int mesh_send(struct mesh *m, uint32_t to, enum cluster_chan chan, const void *b
 		memcpy(o->frame + MESH_HEADER_BYTES, buf, len);
 	o->msg_crc = csv_crc32c(0, o->frame + MESH_HEADER_BYTES, len);
 	cds_list_add_tail(&o->node, &p->out);
+	if (p->unsent == &p->out)
+		p->unsent = &o->node;
 	p->queue_bytes += frame_bytes(len);
 	m->stats.sent[chan]++;
 	m->stats.sent_bytes += len;
@@ -390,6 +395,8 @@ static int take_ack(struct peer *p, uint64_t ack)
 			p->window_bytes -= bytes;
 		else
 			p->queue_bytes -= bytes;
+		if (p->unsent == &o->node)
+			p->unsent = o->node.next;
 		cds_list_del(&o->node);
 		free(o);
 	}
