@@ -334,6 +334,30 @@ START_TEST(another_user_is_refused_and_counted)
 }
 END_TEST
 
+/* libqb makes buffers as large as the client says, page by page, on the thread that serves the volume. */
+static int client_wants_too_much(const char *name)
+{
+	qb_ipcc_connection_t *c = qb_ipcc_connect(name, 64u << 20);
+
+	if (c)
+		qb_ipcc_disconnect(c);
+	return c ? 1 : 0;
+}
+
+START_TEST(a_client_that_wants_large_buffers_is_refused)
+{
+	struct rpc_server_stats st;
+	struct host h;
+
+	host_up(&h, geteuid());
+	ck_assert_int_eq(host_run(&h, client_wants_too_much), 0);
+	rpc_server_stats(h.srv, &st);
+	ck_assert_uint_eq(st.refused_many, 1);
+	ck_assert_uint_eq(st.connections, 0);
+	host_down(&h);
+}
+END_TEST
+
 /* Not through our client: what it would never send. */
 static int raw_send(qb_ipcc_connection_t *c, const void *p, size_t n, char *answer, size_t size)
 {
@@ -427,5 +451,5 @@ UNIT_MAIN("rpc", UNIT_TEST(a_request_written_is_read_alike), UNIT_LOOP(what_is_n
 	  UNIT_TEST(length_and_depth_are_bounded), UNIT_TEST(random_bytes_are_no_request_and_hurt_nobody),
 	  UNIT_TEST(a_reply_that_lacks_something_is_refused), UNIT_TEST(a_call_is_answered_with_what_the_daemon_says),
 	  UNIT_TEST(a_long_list_comes_in_pages_and_whole), UNIT_TEST(an_answer_that_is_too_long_is_an_error_not_a_cut),
-	  UNIT_TEST(another_user_is_refused_and_counted), UNIT_TEST(hostile_requests_are_answered_counted_and_disturb_nobody),
+	  UNIT_TEST(another_user_is_refused_and_counted), UNIT_TEST(a_client_that_wants_large_buffers_is_refused), UNIT_TEST(hostile_requests_are_answered_counted_and_disturb_nobody),
 	  UNIT_TEST(a_client_that_leaves_before_its_answer_disturbs_nobody), UNIT_TEST(nobody_there_is_said_so))

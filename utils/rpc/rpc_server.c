@@ -17,6 +17,7 @@
 
 #include "utils/base/base.h"
 
+#define BUFFER_MAX (2u * RPC_REPLY_MAX)	/* our client asks for a reply and a page */
 #define CONNECTIONS_MAX 64u
 
 struct rpc_server {
@@ -80,6 +81,11 @@ static int32_t on_accept(qb_ipcs_connection_t *c, uid_t uid, gid_t gid)
 			log_to(s->log, LOG_L_WARN, "control socket: a process of user %u was refused, only user %u may use it; further ones "
 						   "are counted only", (unsigned)uid, (unsigned)s->allowed);
 		return -EACCES;
+	}
+	/* libqb makes three buffers of the size that the client names, on this thread, and writes each page of them. */
+	if ((uint32_t)qb_ipcs_connection_get_buffer_size(c) > BUFFER_MAX) {
+		s->stats.refused_many++;
+		return -EMSGSIZE;
 	}
 	if (s->n_conns >= CONNECTIONS_MAX) {
 		s->stats.refused_many++;
