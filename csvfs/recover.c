@@ -153,10 +153,20 @@ struct rcv_node *rcv_get(struct recover *r, struct cluster_node who)
 	return n;
 }
 
+bool rcv_was_met(const struct recover *r, struct cluster_node who)
+{
+	for (uint32_t i = 0; i < r->n_met; i++)
+		if (r->met[i].nodeid == who.nodeid && r->met[i].incarnation == who.incarnation)
+			return true;
+	return false;
+}
+
 static void set_lost(struct rcv_node *n, uint64_t first, uint64_t last)
 {
 	if (!n->lost)
 		n->info.lost_ns = fs_now_ns(n->rcv->fs);
+	if (!n->lost && !n->fenced && !n->found_ns && !rcv_was_met(n->rcv, n->who))
+		n->found_ns = fs_now_ns(n->rcv->fs);	/* SV3 */
 	n->lost_first = n->lost ? csv_min(n->lost_first, first) : first;
 	n->lost_last = n->lost ? csv_max(n->lost_last, last) : last;
 	n->lost = true;
@@ -441,13 +451,25 @@ static void on_suspend(void *arg)
 	rcv_kick(r);
 }
 
+static void meet(struct recover *r, struct cluster_node who)
+{
+	uint32_t i = 0;
+
+	while (i < r->n_met && r->met[i].nodeid != who.nodeid)
+		i++;
+	if (i == CLUSTER_NODES_MAX)
+		return;			/* more nodes than a cluster has, over time: asked to wait, no more */
+	r->met[i] = who;
+	r->n_met = csv_max(r->n_met, i + 1);
+}
+
 static void on_view(void *arg, const struct cluster_view *v)
 {
 	struct recover *r = arg;
 
 	r->view_seq = v->ring.seq;
-	r->last_view = r->view;
-	r->view = *v;
+	for (uint32_t i = 0; i < v->n; i++)
+		meet(r, v->m[i]);
 	if (r->fs->healing)
 		rcv_announce(r);
 }

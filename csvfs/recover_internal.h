@@ -41,7 +41,8 @@ struct recover {
 	struct cds_list_head nodes;	/* struct rcv_node, oldest first */
 	bool view_ok;			/* usable and the lock tables are complete */
 	uint64_t view_seq;		/* of the last usable view */
-	struct cluster_view view, last_view;	/* that one, and the one before */
+	struct cluster_node met[CLUSTER_NODES_MAX];	/* the latest life of each node that was ever a member with us */
+	uint32_t n_met;
 	bool surveying;			/* survey.c */
 	uint64_t survey_ticket, survey_done;
 	bool heard[CLUSTER_NODES_MAX];	/* members (by place) that have announced in the current view */
@@ -60,6 +61,7 @@ void rcv_set_replayed(struct rcv_node *n, uint32_t slot);
 void rcv_announce(struct recover *r);			/* all facts, to all members */
 bool rcv_is_member(const struct recover *r, struct cluster_node who);	/* this very life, in the usable view */
 bool rcv_is_coordinator(const struct recover *r);
+bool rcv_was_met(const struct recover *r, struct cluster_node who);	/* this very life was a member with us */
 bool rcv_may_replay(const struct rcv_node *n);		/* RC4 */
 /* survey.c */
 void rcv_survey(struct recover *r, uint64_t ticket);	/* answers dlm_events.survey */

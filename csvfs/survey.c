@@ -11,7 +11,8 @@
  *  SV2 One coroutine at a time; a newer question makes it start over.  A membership change needs nothing here: the lock manager
  *      ignores the answer to an old ticket and asks anew.
  *  SV3 A life that only its slot tells of may belong to a node that is starting just now, after all were cut off: it is fenced only when
- *      it has not come back (as another life, which proves the old one gone) within RCV_JOIN_WAIT_MS.
+ *      it has not come back (as another life, which proves the old one gone) within RCV_JOIN_WAIT_MS.  So whoever is to
+ *      have it fenced waits as well, when he has the news from another member and never met it.
  */
 #include "csvfs/recover_internal.h"
 
@@ -37,26 +38,13 @@ static bool read_all(struct csvfs *fs, struct survey *ret)
 	return true;
 }
 
-static bool was_met(const struct recover *r, struct cluster_node who)
-{
-	const struct cluster_view *v[] = { &r->view, &r->last_view };
-
-	for (unsigned i = 0; i < ARRAY_SIZE(v); i++) {
-		const struct cluster_node *m = cluster_view_find(v[i], who.nodeid);
-
-		if (m && m->incarnation == who.incarnation)
-			return true;
-	}
-	return false;
-}
-
 /* SV3 */
 static void note_found(struct recover *r, const struct survey *sv)
 {
 	for (uint32_t i = 0; i < sv->n; i++) {
 		struct rcv_node *n;
 
-		if (was_met(r, sv->who[i]))
+		if (rcv_was_met(r, sv->who[i]))
 			continue;
 		n = rcv_get(r, sv->who[i]);
 		if (!n || n->lost || n->fenced || n->found_ns)

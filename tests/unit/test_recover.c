@@ -558,6 +558,42 @@ START_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up)
 }
 END_TEST
 
+static bool all_three_mounted(void *arg)
+{
+	(void)arg;
+	return cw_n(1)->done && cw_n(2)->done && cw_n(3)->done;
+}
+
+/*
+ * Power comes back for all; node 2 reads the slots, node 1 decides who is fenced, node 3 needs a moment longer.  Fenced now, it would be
+ * switched off while it starts.
+ */
+START_TEST(who_starts_a_moment_later_than_the_others_is_not_fenced)
+{
+	cw_setup();
+	for (unsigned id = 1; id <= 3; id++)
+		cw_mount(id);
+	set(3, 97);
+	for (unsigned id = 1; id <= 3; id++)
+		cw_off(id, false);
+	cw.ring_seq += 40;
+	cw_boot(2);
+	cw_start(2, cw_mount_coro);
+	settle(50);
+	cw_boot(1);
+	cw_start(1, cw_mount_coro);
+	settle(1500);
+	cw_boot(3);
+	cw_start(3, cw_mount_coro);
+	ck_assert_msg(cw_run(60000, all_three_mounted, NULL), "%s", cw.all_log);
+	for (unsigned id = 1; id <= 3; id++)
+		ck_assert_msg(cw_n(id)->ret == 0, "node %u: %s", id, cw_n(id)->err.text);
+	ck_assert_msg(cw.fence_calls == 0, "%u fence calls\n%s", cw.fence_calls, cw.all_log);
+	ck_assert_uint_eq(get(1), 97);
+	cw_teardown();
+}
+END_TEST
+
 /* Each waits for the other's word that it holds no proof. */
 START_TEST(two_healed_at_once_both_write_back_and_free_their_slots)
 {
@@ -752,6 +788,7 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
 	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
+	  UNIT_TEST(who_starts_a_moment_later_than_the_others_is_not_fenced),
 	  UNIT_TEST(two_healed_at_once_both_write_back_and_free_their_slots),
 	  UNIT_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same),
 	  UNIT_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed),
