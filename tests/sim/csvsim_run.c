@@ -15,7 +15,7 @@
 #include "utils/base/base.h"
 
 #define BRANCH_SECONDS 120u
-#define SPARE_BLOCKS 300u
+#define SPARE_BLOCKS 150u
 #define CALM_NS (600 * NS_PER_SEC)	/* until everything that was asked for must have ended, once faults heal */
 
 /* ---- a new volume --------------------------------------------------------------------------------------------------------- */
