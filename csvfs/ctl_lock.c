@@ -92,14 +92,18 @@ static bool add_mastered(void *arg, const uint8_t *name, uint8_t name_len, const
 static json_t *stats(struct ctl *c)
 {
 	struct dlm_stats s;
+	json_t *o;
 
 	dlm_stats(csvfs_dlm(c->f->fs), &s);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "messages_sent",
+	o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "messages_sent",
 			 INT(s.messages_sent), "messages_received", INT(s.messages_received), "requests", INT(s.requests),
 			 "remote_requests", INT(s.remote_requests), "grants", INT(s.grants), "blocking_callbacks", INT(s.basts),
 			 "downgrades", INT(s.downgrades), "noqueue_refused", INT(s.noqueue_refused), "bad_messages", INT(s.bad_messages),
 			 "recoveries", INT(s.recoveries), "recovery_us_last", INT(s.recovery_ns_last / 1000), "resources",
 			 INT(s.resources), "locks", INT(s.locks), "phantoms", INT(s.phantoms), "waiting", INT(s.waiting));
+	if (o)
+		json_object_set_new(o, "stale_messages", json_integer(INT(s.stale_messages)));
+	return o;
 }
 
 json_t *ctl_lock_list(struct ctl *c, const json_t *args)
@@ -116,6 +120,9 @@ json_t *ctl_lock_list(struct ctl *c, const json_t *args)
 	if (!p.reply)
 		return NULL;
 	json_object_set_new(p.reply, "stats", stats(c));
+	if (!p.from && dlm_bad_reason(csvfs_dlm(c->f->fs))[0])
+		rpc_reply_warn(p.reply, "%s: bad messages of other nodes were dropped (stats.bad_messages); the last one: %s: do all nodes run "
+			       "the same version?", c->dir, dlm_bad_reason(csvfs_dlm(c->f->fs)));
 	glock_walk(c->f->fs, add_cached, &p);
 	if (!p.more)
 		dlm_walk(csvfs_dlm(c->f->fs), add_mastered, &p);
