@@ -144,11 +144,14 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "lock", .verb = "list", .run = cc_lock_list,
 		.help = "list cluster locks: those cached on this node and those it is the master of",
-		.text = "JSON has at its top stats.messages_sent: lock messages this node has sent since the volume was mounted.",
-		.opts = { VOLUME_OPT },
+		.text = "A lock of a lost node is kept for it until it is fenced, and one that may have changed something until its journal is "
+			"replayed; WAITS FOR says so, and what to type. BOUNCES counts how often a lock went to another node that asked for it. While "
+			"locks are being recovered, a warning says how far that is and on whom it waits. JSON has at its top stats.messages_sent: lock messages this node has sent since the volume was mounted.",
+		.opts = { { "path", "P", "of this file or directory only", false }, VOLUME_OPT },
 		.cols = { { "name", "LOCK", CC_TEXT }, { "role", "ROLE", CC_TEXT }, { "mode", "MODE", CC_TEXT }, { "wanted", "WANTED", CC_TEXT },
 			  { "holders", "HOLDERS", CC_INT }, { "waiters", "WAITERS", CC_INT }, { "held_ms", "HELD", CC_MS },
-			  { "grants", "GRANTS", CC_LIST } },
+			  { "waited_ms", "WAITED", CC_MS }, { "bounces", "BOUNCES", CC_INT }, { "grants", "GRANTS", CC_LIST },
+			  { "why", "WAITS FOR", CC_TEXT } },
 	},
 	{
 		.noun = "lock", .verb = "show", .run = cc_lock_show, .args = "NAME", .args_min = 1, .args_max = 1, .pairs = true,

@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "utils/rpc/rpc_client.h"
 
@@ -214,9 +215,40 @@ static enum rpc_code ask_one_or_all(struct cc *cc, const char *verb, json_t *arg
 	return code;
 }
 
+/* The number of a file's inode is in its st_ino (R29), and its volume is the one that it is on. */
+static enum rpc_code ask_path(struct cc *cc, const char *path)
+{
+	char dir[PATH_MAX];
+	struct stat st, up;
+	enum rpc_code code;
+	unsigned n;
+
+	if (cc_opt(cc, "volume"))
+		return cc_fail(cc, RPC_USAGE, "--path says which volume: leave --volume out");
+	if (!realpath(path, dir) || stat(dir, &st))
+		return cc_fail(cc, errno == ENOENT ? RPC_NOT_FOUND : RPC_FAILED, "%s: %s", path, strerror(errno));
+	for (char *slash; (slash = strrchr(dir, '/')) && slash > dir; ) {	/* up to where the volume is mounted */
+		*slash = '\0';
+		if (stat(dir, &up) || up.st_dev != st.st_dev) {
+			*slash = '/';
+			break;
+		}
+	}
+	{
+		const char *volume = dir;
+		json_t *args = json_pack("{s:I}", "ino", (json_int_t)(st.st_ino & ((UINT64_C(1) << 40) - 1)));
+
+		code = cc_ask_volumes(cc, &volume, 1, "lock.list", args, &n);
+		json_decref(args);
+	}
+	return code;
+}
+
 enum rpc_code cc_lock_list(struct cc *cc)
 {
-	return ask_one_or_all(cc, "lock.list", NULL);
+	const char *path = cc_opt(cc, "path");
+
+	return path ? ask_path(cc, path) : ask_one_or_all(cc, "lock.list", NULL);
 }
 
 enum rpc_code cc_vhd_users(struct cc *cc)
