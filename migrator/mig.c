@@ -233,6 +233,7 @@ int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg
 	waitq_init(&m->look_wq);
 	CDS_INIT_LIST_HEAD(&m->call_waits);
 	CDS_INIT_LIST_HEAD(&m->requests);
+	CDS_INIT_LIST_HEAD(&m->moves);
 	CDS_INIT_LIST_HEAD(&m->proofs);
 	m->call_id = env_rnd(env) >> 16;	/* so that answers to an earlier life are nobody's */
 	m->event_n = env_rnd(env) >> 16;

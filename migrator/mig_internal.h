@@ -93,6 +93,7 @@ struct mig {
 	struct waitq look_wq;
 	bool look_now;
 	struct cds_list_head proofs;
+	struct cds_list_head moves;	/* mig_move.c: those that a job of this leader sees to */
 };
 
 static inline uint64_t mig_now(const struct mig *m) { return clock_mono_ns(m->env->clock); }

@@ -289,10 +289,23 @@ static void failed_text(struct mig *m, const char *vm, uint32_t from, const char
 			 *why ? ": " : "", why);
 }
 
-enum rpc_code mig_move_run(struct mig_job *j, const char *vm, uint32_t to, char *ret_text, size_t size, json_t **ret_result)
+/* A migration that a job here sees to, for as long as it does: its end is the job's to write down, whatever the lease says already. */
+struct watched { struct cds_list_head node; uint64_t txid; };
+
+static bool is_watched(const struct mig *m, uint64_t txid)
+{
+	const struct watched *w;
+
+	cds_list_for_each_entry(w, &m->moves, node)
+		if (w->txid == txid)
+			return true;
+	return false;
+}
+
+static enum rpc_code run_watched(struct mig_job *j, const char *vm, uint32_t to, uint64_t txid, char *ret_text, size_t size, json_t **ret_result)
 {
 	struct mig *m = j->m;
-	uint64_t queue_end = mig_now(m) + QUEUE_NS, txid = mig_id(m);
+	uint64_t queue_end = mig_now(m) + QUEUE_NS;
 	bool cancelled;
 	struct mig_answer a = { 0 };
 	uint32_t from;
@@ -355,6 +368,17 @@ enum rpc_code mig_move_run(struct mig_job *j, const char *vm, uint32_t to, char 
 	}
 	mig_answer_done(&a);
 	*ret_result = json_incref((json_t *)mig_item_get(m, key));
+	return code;
+}
+
+enum rpc_code mig_move_run(struct mig_job *j, const char *vm, uint32_t to, char *ret_text, size_t size, json_t **ret_result)
+{
+	struct watched w = { .txid = mig_id(j->m) };
+	enum rpc_code code;
+
+	cds_list_add(&w.node, &j->m->moves);
+	code = run_watched(j, vm, to, w.txid, ret_text, size, ret_result);
+	cds_list_del(&w.node);
 	return code;
 }
 
@@ -545,7 +569,7 @@ static bool find_orphan(void *arg, const char *key, const json_t *v)
 	enum rpc_code code;
 
 	(void)key;
-	if (o->n == ARRAY_SIZE(o->txid))
+	if (o->n == ARRAY_SIZE(o->txid) || is_watched(o->m, txid))
 		return true;
 	if (is_queued(v) && !mig_is_member(o->m, (uint32_t)mig_int(v, "by"))) {
 		snprintf(o->state[o->n], sizeof(o->state[0]), "failed");

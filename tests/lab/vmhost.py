@@ -99,19 +99,22 @@ class Hosts:
             self.run(node, "sh", "-c", f'exec setsid --fork {d} {" ".join(more)} </dev/null >>{log} 2>&1')
 
     def pid_of(self, node, daemon):
-        """Of a daemon of that node."""
+        """Of a daemon of that node: the oldest of its name, for a child has it as well until it executes something else."""
         cgroup = f"/csvfs-lab/{self.lab.name}/{node}"
+        found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{pid}/comm", encoding="ascii") as f:
                     if f.read().strip() != daemon:
                         continue
                 with open(f"/proc/{pid}/cgroup", encoding="ascii") as f:
-                    if cgroup in f.read():
-                        return int(pid)
+                    if cgroup not in f.read():
+                        continue
+                with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+                    found.append((int(f.read().rpartition(")")[2].split()[19]), int(pid)))
             except OSError:
                 continue
-        return None
+        return min(found)[1] if found else None
 
     def kill9(self, node, daemon):
         pid = self.pid_of(node, daemon)

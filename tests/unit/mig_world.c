@@ -318,7 +318,9 @@ static void look_own(struct mw_node *n, struct mw_vm *v)
 		set_qemu(n, v, true, true);
 		if (v->asked_txid == v->rec.txid && v->cancelled)
 			propose(n, v, LEASE_ABORT, 0, -1);
-		else if (v->asked_txid == v->rec.txid && !n->w->never_moves && delayed(n, v, n->w->move_ns)) {
+		else if (v->asked_txid == v->rec.txid && n->w->moves_fail && delayed(n, v, n->w->move_ns))
+			propose(n, v, LEASE_ABORT, 0, -1);
+		else if (v->asked_txid == v->rec.txid && !n->w->never_moves && !n->w->moves_fail && delayed(n, v, n->w->move_ns)) {
 			set_qemu(n, v, true, false);
 			propose(n, v, LEASE_HANDOVER, 0, -1);
 		}

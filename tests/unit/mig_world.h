@@ -74,7 +74,7 @@ struct mw {
 	uint64_t start_ns, move_ns, fence_ns;
 	unsigned start_fails;		/* that many starts fail */
 	bool deaf_guests;		/* do not shut down when asked */
-	bool never_moves;
+	bool never_moves, moves_fail;	/* fail: after move_ns the source gives up */
 	int fence_rc[MW_NODES + 1];
 	bool fence_lies[MW_NODES + 1];
 	bool hbeat_moves[MW_NODES + 1];	/* though it has no power */

@@ -188,6 +188,25 @@ START_TEST(a_new_leader_sees_a_migration_to_its_end)
 }
 END_TEST
 
+/* It takes long, and its source gives up: that is no loss of a leader, and the reason is the source's to give. */
+START_TEST(one_that_is_given_up_late_has_a_leader_all_the_time)
+{
+	struct mw *w = mw_new();
+	const json_t *job;
+
+	mw_vm_on(w, "vm1", 2, 100);
+	w->moves_fail = true;
+	w->move_ns = 18 * NS_PER_SEC;
+	job = mw_job(w, 1, "migration.start", to("vm1", "n3"), 60 * NS_PER_SEC);
+	ck_assert_int_eq(mig_int(job, "code"), RPC_FAILED);
+	ck_assert_msg(!strstr(mig_text(job, "message"), "lost meanwhile"), "%s", mig_text(job, "message"));
+	ck_assert_uint_eq(mw_runs_on(w, "vm1"), 2);
+	ck_assert_str_eq(mig_text(item_of(w, 2, "vm1"), "state"), "failed");
+	ck_assert_str_eq(mig_text(item_of(w, 2, "vm1"), "reason"), "");
+	mw_free(w);
+}
+END_TEST
+
 /* The third node is lost between the intent and the command. */
 START_TEST(a_view_change_in_between_is_no_reason_to_give_up)
 {
@@ -240,4 +259,5 @@ UNIT_MAIN("mig_move", UNIT_TEST(a_migration_is_completed_when_the_lease_says_so_
 	  UNIT_TEST(what_cannot_be_is_refused_before_anything_happens), UNIT_TEST(one_of_a_node_at_a_time_and_the_others_are_queued_to_be_seen),
 	  UNIT_TEST(a_cancelled_one_runs_on_where_it_was), UNIT_TEST(a_queued_one_is_cancelled_and_never_begins),
 	  UNIT_TEST(a_restart_on_the_target_is_no_completed_migration), UNIT_TEST(a_new_leader_sees_a_migration_to_its_end),
+	  UNIT_TEST(one_that_is_given_up_late_has_a_leader_all_the_time),
 	  UNIT_TEST(a_view_change_in_between_is_no_reason_to_give_up), UNIT_TEST(a_forecast_adds_up))
