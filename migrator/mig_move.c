@@ -525,7 +525,8 @@ static json_t *cancel(struct mig *m, const json_t *item)
 		}
 		mig_answer_done(&a);
 		put(m, txid, "cancel", json_true());
-		while (outcome(m, vm, to, txid) == RPC_ACCEPTED && mig_now(m) < end)
+		/* Until the lease says so, and then until it stands in the list as well. */
+		while ((outcome(m, vm, to, txid) == RPC_ACCEPTED || is_active(mig_item_get(m, key))) && mig_now(m) < end)
 			mig_wait_change(m, end);
 	}
 	if (outcome(m, vm, to, txid) == RPC_OK)

@@ -115,6 +115,7 @@ START_TEST(a_cancelled_one_runs_on_where_it_was)
 	mw_run(w, NS_PER_SEC);
 	r = mw_ask(w, 2, "migration.cancel", json_pack("{s:s}", "id", "vm1"));
 	ck_assert_msg(!mw_code(r), "%s", mig_text(r, "message"));
+	ck_assert_str_eq(mig_text(json_array_get(json_object_get(r, "items"), 0), "state"), "cancelled");
 	ck_assert(vm1_quiet(w));
 	mw_run(w, NS_PER_SEC);
 	ck_assert_uint_eq(mw_runs_on(w, "vm1"), 1);
