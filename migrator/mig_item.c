@@ -12,6 +12,7 @@
  *  MI3 Jobs and migrations: at most so many that are over, on every member; those that began first go.
  *  MI1 A revision is one more than the highest its maker has seen, so what was made knowing of another replaces it.  A restarted maker has
  *      seen nothing: when a value of its life before has the very revision, it makes its own anew.
+ *  MI4 A migration that is over stays over: what its source tells late, made without knowing of that, adds figures and changes no state.
  *  MI2 After a view change every member tells all it has; whoever was away, or missed the end of a view, has everything again.
  *
  * One thread.
@@ -113,12 +114,29 @@ void mig_item_put_take(struct mig *m, const char *key, json_t *value)
 	json_decref(value);
 }
 
+/* MI4: what came late, with the state that the leader had written already; NULL: it changes none. */
+static json_t *still_over(const struct mig *m, const struct mig_item *mine, const char *key, const json_t *v)
+{
+	static const char *const keys[] = { "state", "step", "percent", "total_ms" };
+	const struct mig_item late = { .value = (json_t *)v };
+	json_t *all;
+
+	if (strncmp(key, "migration/", 10) || mig_leader(m) != m->cfg.self || !mine || !json_is_object(mine->value) || !is_over(mine) ||
+	    !json_is_object(v) || is_over(&late))
+		return NULL;
+	all = json_deep_copy(v);
+	for (size_t i = 0; all && i < ARRAY_SIZE(keys); i++)
+		json_object_set(all, keys[i], json_object_get(mine->value, keys[i]));
+	return all;
+}
+
 void mig_item_got(struct mig *m, uint32_t from, const json_t *msg)
 {
 	const char *key = mig_text(msg, "k");
 	json_int_t rev = mig_int(msg, "r"), by = mig_int(msg, "b");
 	json_t *v = json_object_get(msg, "v");
 	const struct mig_item *mine;
+	json_t *over;
 
 	if (!*key || strlen(key) >= MIG_KEY_MAX || rev <= 0 || by <= 0 || !v || (!json_is_object(v) && !json_is_null(v))) {
 		mig_log(m, LOG_L_WARN, "node %u: an item \"%.40s\" is malformed: ignored", from, key);
@@ -129,8 +147,13 @@ void mig_item_got(struct mig *m, uint32_t from, const json_t *msg)
 		mig_item_put_take(m, key, json_incref(mine->value));	/* MI1: a life before of this daemon came as far */
 		return;
 	}
-	if (!keep(m, key, (uint64_t)rev, (uint32_t)by, v))
+	over = still_over(m, mine, key, v);
+	if (!keep(m, key, (uint64_t)rev, (uint32_t)by, v)) {
+		json_decref(over);
 		return;
+	}
+	if (over)
+		mig_item_put_take(m, key, over);
 	if (!strncmp(key, "host/", 5) && strtoul(key + 5, NULL, 10) == m->cfg.self)
 		mig_host_tell(m);		/* of a life before: MA3 */
 	mig_poke(m);

@@ -189,6 +189,35 @@ START_TEST(a_new_leader_sees_a_migration_to_its_end)
 }
 END_TEST
 
+/* The source tells its last figures without knowing yet that the leader has written it down as completed. */
+START_TEST(late_news_of_the_source_make_no_migration_active_again)
+{
+	struct mw *w = mw_new();
+	const struct mig_item *i;
+	char key[MIG_KEY_MAX];
+	json_t *v, *msg;
+
+	mw_vm_on(w, "vm1", 2, 100);
+	mw_job(w, 1, "migration.start", to("vm1", "n3"), 30 * NS_PER_SEC);
+	ck_assert_str_eq(mig_text(item_of(w, 1, "vm1"), "state"), "completed");
+	snprintf(key, sizeof(key), "migration/%s", mig_text(item_of(w, 1, "vm1"), "id"));
+	HASH_FIND_STR(w->node[1].m->items, key, i);
+	v = json_deep_copy(i->value);
+	json_object_set_new(v, "state", json_string("active"));
+	json_object_set_new(v, "passes", json_integer(77));
+	msg = json_pack("{s:s, s:s, s:I, s:i, s:o}", "t", "put", "k", key, "r", (json_int_t)i->rev, "b", 2, "v", v);
+	for (uint32_t n = 1; n <= 3; n++)
+		mig_item_got(w->node[n].m, 2, msg);
+	json_decref(msg);
+	mw_run(w, NS_PER_SEC);
+	for (uint32_t n = 1; n <= 3; n++) {
+		ck_assert_str_eq(mig_text(item_of(w, n, "vm1"), "state"), "completed");
+		ck_assert_int_eq(mig_int(item_of(w, n, "vm1"), "passes"), 77);
+	}
+	mw_free(w);
+}
+END_TEST
+
 /* It takes long, and its source gives up: that is no loss of a leader, and the reason is the source's to give. */
 START_TEST(one_that_is_given_up_late_has_a_leader_all_the_time)
 {
@@ -261,4 +290,5 @@ UNIT_MAIN("mig_move", UNIT_TEST(a_migration_is_completed_when_the_lease_says_so_
 	  UNIT_TEST(a_cancelled_one_runs_on_where_it_was), UNIT_TEST(a_queued_one_is_cancelled_and_never_begins),
 	  UNIT_TEST(a_restart_on_the_target_is_no_completed_migration), UNIT_TEST(a_new_leader_sees_a_migration_to_its_end),
 	  UNIT_TEST(one_that_is_given_up_late_has_a_leader_all_the_time),
-	  UNIT_TEST(a_view_change_in_between_is_no_reason_to_give_up), UNIT_TEST(a_forecast_adds_up))
+	  UNIT_TEST(a_view_change_in_between_is_no_reason_to_give_up), UNIT_TEST(a_forecast_adds_up),
+	  UNIT_TEST(late_news_of_the_source_make_no_migration_active_again))
