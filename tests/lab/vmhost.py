@@ -111,7 +111,9 @@ class Hosts:
                     if cgroup not in f.read():
                         continue
                 with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
-                    found.append((int(f.read().rpartition(")")[2].split()[19]), int(pid)))
+                    stat = f.read().rpartition(")")[2].split()
+                if stat[0] not in "ZX":         # killed, and nobody has asked for its end yet
+                    found.append((int(stat[19]), int(pid)))
             except OSError:
                 continue
         return min(found)[1] if found else None
