@@ -174,6 +174,15 @@ static inline bool dw_lock(struct dw *d, unsigned node, struct dw_lock *k, enum 
 	return k->done == before + 1 && k->status == 0;
 }
 
+/* Nodes 1 and 2 both hold PR of one resource; node 1 is its master. */
+static inline void dw_two_readers(struct dw *d, struct dw_lock *x, struct dw_lock *y)
+{
+	dw_init(d, 1, x, "r");
+	dw_init(d, 2, y, "r");
+	ck_assert(dw_lock(d, 1, x, DLM_PR, 0));
+	ck_assert(dw_lock(d, 2, y, DLM_PR, 0));
+}
+
 static inline void dw_down_to(struct dw *d, unsigned node, struct dw_lock *k, enum dlm_mode mode)
 {
 	dlm_downgrade(d->n[node].dlm, &k->l, mode);

@@ -171,10 +171,7 @@ START_TEST(nothing_is_kept_of_a_resource_without_locks)
 	struct dw *d = dw_new(3);
 	struct dw_lock x, y;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
+	dw_two_readers(d, &x, &y);
 	dw_down_to(d, 1, &x, DLM_NL);
 	dw_down_to(d, 2, &y, DLM_NL);
 	for (unsigned i = 1; i <= 3; i++) {

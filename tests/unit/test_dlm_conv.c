@@ -48,11 +48,8 @@ START_TEST(a_conversion_goes_before_older_requests)
 	struct dw *d = dw_new(3);
 	struct dw_lock x, y, z;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
+	dw_two_readers(d, &x, &y);
 	dw_init(d, 3, &z, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
 	ck_assert(!dw_lock(d, 3, &z, DLM_EX, 0));
 	ck_assert(!convert(d, 2, &y, DLM_EX, 0));
 	dw_down_to(d, 1, &x, DLM_NL);
@@ -88,10 +85,7 @@ START_TEST(of_two_that_convert_against_each_other_the_second_is_refused_and_keep
 	struct dw *d = dw_new(2);
 	struct dw_lock x, y;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
+	dw_two_readers(d, &x, &y);
 	ck_assert(!convert(d, 1, &x, DLM_EX, 0));
 	ck_assert(!convert(d, 2, &y, DLM_EX, 0));
 	ck_assert_int_eq(y.status, -EDEADLK);
@@ -110,10 +104,7 @@ START_TEST(who_allows_it_is_demoted_and_nobody_is_refused)
 	struct dw *d = dw_new(2);
 	struct dw_lock x, y;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
+	dw_two_readers(d, &x, &y);
 	ck_assert(!convert(d, 1, &x, DLM_EX, _i == 0 ? DLM_DEMOTE : 0));
 	ck_assert_int_eq(convert(d, 2, &y, DLM_EX, _i == 1 ? DLM_DEMOTE : 0), _i == 0);
 	if (_i == 0) {
@@ -137,10 +128,7 @@ START_TEST(a_conversion_without_queue_is_refused_and_keeps_its_mode)
 	struct dw *d = dw_new(2);
 	struct dw_lock x, y;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
+	dw_two_readers(d, &x, &y);
 	ck_assert(!convert(d, 2, &y, DLM_PW, DLM_NOQUEUE));
 	ck_assert_int_eq(y.status, -EAGAIN);
 	ck_assert_int_eq(y.l.granted, DLM_PR);
@@ -156,10 +144,7 @@ START_TEST(a_conversion_cancelled_at_any_step_is_answered_once)
 	struct dw *d = dw_new_cfg(3, 300 + _i, (struct dlm_config){ 0 });
 	struct dw_lock x, y;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
+	dw_two_readers(d, &x, &y);
 	dlm_convert(d->n[2].dlm, &y.l, DLM_EX, 0);
 	for (int i = 0; i < _i; i++)
 		sim_world_step(d->w);
@@ -179,11 +164,8 @@ START_TEST(a_conversion_under_way_is_asked_again_in_the_next_view)
 	struct dw *d = dw_new(4);
 	struct dw_lock x, y, z;
 
-	dw_init(d, 1, &x, "r");
-	dw_init(d, 2, &y, "r");
+	dw_two_readers(d, &x, &y);
 	dw_init(d, 3, &z, "r");
-	ck_assert(dw_lock(d, 1, &x, DLM_PR, 0));
-	ck_assert(dw_lock(d, 2, &y, DLM_PR, 0));
 	ck_assert(!convert(d, 2, &y, DLM_EX, 0));
 	ck_assert(!dw_lock(d, 3, &z, DLM_PR, 0));
 	sim_net_power_cut(d->net, _i);			/* 1: the master and holder; 4: nobody concerned */
