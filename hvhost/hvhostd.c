@@ -175,6 +175,17 @@ static void probe_qemu(struct hvd *d)
 	unlink(sock);
 }
 
+/* --accel kvm is an order: what the probe says against it is told, and VMs use KVM all the same where the device can be opened. */
+static void kvm_by_order(struct hvd *d)
+{
+	if (access("/dev/kvm", R_OK | W_OK)) {
+		hvd_event(d, "error", "", "", "--accel kvm: %s", d->accel.reason);
+		return;
+	}
+	hvd_event(d, "warning", "", "", "KVM is used by --accel kvm against the probe: %s", d->accel.reason);
+	d->accel.accel = VM_ACCEL_KVM;
+}
+
 static void start_coro(void *arg)
 {
 	struct hvd *d = arg;
@@ -186,7 +197,7 @@ static void start_coro(void *arg)
 	else
 		accel_probe(d->loop, d->opt.qemu, d->opt.run_dir, d->base, &d->accel);
 	if (d->opt.accel == VM_ACCEL_KVM && d->accel.accel != VM_ACCEL_KVM)
-		hvd_event(d, "error", "", "", "--accel kvm: %s", d->accel.reason);
+		kvm_by_order(d);
 	log_to(&d->log, LOG_L_NOTE, "QEMU %s, %s%s%s (probe: %u ms), %" PRIu64 " MiB for VMs", d->qemu_version, accel_text(&d->accel),
 	       *d->accel.reason ? ": " : "", d->accel.reason, d->accel.took_ms, d->memory_bytes >> 20);
 	if (hvd_line_open(d, &err)) {
@@ -219,7 +230,7 @@ static const char help[] =
 	"  --socket PATH       migratord's socket (RUN-DIR/hvhostd.sock)\n"
 	"  --qemu PROGRAM      (qemu-system-x86_64)\n"
 	"  --cgroup DIR        cgroup2 folder for VMs (below the own one)\n"
-	"  --accel KIND        auto, kvm or tcg (auto: a probe decides)\n"
+	"  --accel KIND        auto, kvm or tcg (auto: a probe decides; kvm: also against it)\n"
 	"  --memory SIZE       for VMs (the node's memory less 256 MiB)\n"
 	"  --bandwidth BPS     of a migration, bits per second (as fast as it goes)\n"
 	"  -d, --debug         more words\n"
