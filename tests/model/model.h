@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * model.h - leases, migration and failover as an explicit-state model: three nodes that run the product's own leasedb.c, lease.c,
- * lease_lead.c and vmsm.c (built with smaller tables), in a world that does everything it may do.
+ * lease_lead.c and vmsm*.c (built with smaller tables), in a world that does everything it may do.
  *
  * A *step* is one thing that the world does (a QEMU takes a command, a node dies, a view comes, a timer fires), and everything that follows
  * from it at once: messages in a healthy network arrive, agents look at records, the leader does its duty.  What may go wrong on the
