@@ -117,6 +117,13 @@ bool inode_lock_allows(const struct inode *ip, bool write)
 	return !write && m == DLM_PR;
 }
 
+void inode_dp_map_rights(const struct inode *ip, struct dp_map *m, uint64_t size, bool writable)
+{
+	m->size = size;
+	m->may_read = inode_lock_allows(ip, false);
+	m->may_write = inode_lock_allows(ip, true) && writable && !(ip->mode & (S_ISUID | S_ISGID)) && !(ip->flags & CSV_INO_IMMUTABLE);
+}
+
 /* NULL: not today (out of memory, too many pieces, a block that cannot be read): the slow path goes on serving. */
 static struct dp_map *map_build(struct iref *r, uint64_t size)
 {
@@ -130,10 +137,7 @@ static struct dp_map *map_build(struct iref *r, uint64_t size)
 			return NULL;
 		rc = inode_map_range(r, 0, size, build_add, &b);
 		if (rc == 0) {
-			b.m->size = size;
-			b.m->may_read = inode_lock_allows(r->ip, false);
-			b.m->may_write = inode_lock_allows(r->ip, true) && !(r->ip->mode & (S_ISUID | S_ISGID)) &&
-					 !(r->ip->flags & CSV_INO_IMMUTABLE);
+			inode_dp_map_rights(r->ip, b.m, size, true);
 			return b.m;
 		}
 		dp_map_free(b.m);

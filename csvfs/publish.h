@@ -7,6 +7,8 @@
 
 #include "csvfs/inode.h"
 
+struct dp_map;
+
 /* Key of an inode in the data plane: its node id without the generation.  The raw view of an image has this bit. */
 #define DP_KEY_RAW (1ull << 62)
 
@@ -17,6 +19,8 @@
 void inode_publish(struct iref *r, bool write);
 /* May the cached lock serve this in place?  (P1) */
 bool inode_lock_allows(const struct inode *ip, bool write);
+/* A map that was just built may be used for this: `size` of what it shows, and whether that may be written at all. */
+void inode_dp_map_rights(const struct inode *ip, struct dp_map *m, uint64_t size, bool writable);
 /* The lock and the block of `ip` are held: the data plane's object of its raw view, gate open when it is new.  NULL: none, or no memory. */
 struct dp_inode *inode_dp_raw(struct inode *ip);
 /* Before the lock leaves or weakens (P2).  Awaits the drain.  Remembers in-place writes for the file times. */

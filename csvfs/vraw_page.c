@@ -9,8 +9,6 @@
 #include "csvfs/vraw.h"
 
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include "csvfs/dataplane.h"
 #include "csvfs/publish.h"
@@ -76,10 +74,7 @@ static struct dp_map *build(struct vraw *v, struct iref *r, uint64_t page)
 		for (uint64_t block = first; !rc && block < end; block++)
 			rc = add_block(v, r, block, &b);
 		if (rc == 0) {
-			b.m->size = v->img.virtual_size;
-			b.m->may_read = inode_lock_allows(r->ip, false);
-			b.m->may_write = inode_lock_allows(r->ip, true) && v->writable && !(r->ip->mode & (S_ISUID | S_ISGID)) &&
-					 !(r->ip->flags & CSV_INO_IMMUTABLE);
+			inode_dp_map_rights(r->ip, b.m, v->img.virtual_size, v->writable);
 			return b.m;
 		}
 		dp_map_free(b.m);

@@ -156,6 +156,17 @@ static void last_words(struct inst *in, struct csv_err *err)
 		    strrchr(text, '\n') + 1 : text);
 }
 
+/* Without a QEMU that anybody knows of, it goes itself. */
+static void inst_gone(struct inst *in, const struct csv_err *err)
+{
+	if (in->q) {
+		vm_qemu_gone(in->q, err);
+	} else {
+		files_remove(in);
+		inst_free(in);
+	}
+}
+
 static void on_exited(struct proc *p)
 {
 	struct inst *in = container_of(p, struct inst, proc);
@@ -168,12 +179,7 @@ static void on_exited(struct proc *p)
 	last_words(in, &err);
 	log_to(&in->d->log, LOG_L_NOTE, "%s: QEMU (process %d) is gone: %s", in->name, (int)p->pid, err.text);
 	inst_ended_keep(in);
-	if (in->q) {
-		vm_qemu_gone(in->q, &err);
-	} else {
-		files_remove(in);
-		inst_free(in);
-	}
+	inst_gone(in, &err);
 }
 
 static void host_kill(struct vm_host *h, struct vm_qemu *q)
@@ -345,12 +351,7 @@ static void spawn_coro(void *arg)
 	}
 	if (!err.code)
 		csv_err_set(&err, rc, "%s", strerror(-rc));
-	if (in->q) {
-		vm_qemu_gone(in->q, &err);
-	} else {
-		files_remove(in);
-		inst_free(in);
-	}
+	inst_gone(in, &err);
 }
 
 static void host_spawn(struct vm_host *h, struct vm_qemu *q)

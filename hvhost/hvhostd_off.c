@@ -11,30 +11,18 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "hvhost/hvhostd_store.h"
 
-struct off { char *volume, vm[LEASE_NAME_BYTES]; struct csv_err err; };
-
-static void off_drop(void *arg)
+static int want_stopped(const char *volume, const char *vm, struct csv_err *err)
 {
-	struct off *w = arg;
-
-	free(w->volume);
-	free(w);
-}
-
-static int off_run(void *arg)
-{
-	struct off *w = arg;
 	struct vm_def d;
-	int rc = store_def_read(w->volume, w->vm, &d, &w->err);
+	int rc = store_def_read(volume, vm, &d, err);
 
 	if (rc || d.want == VM_WANT_STOPPED)
 		return rc;
 	d.want = VM_WANT_STOPPED;
-	return store_def_write(w->volume, &d, &w->err);
+	return store_def_write(volume, &d, err);
 }
 
 struct one { struct hvd *d; char vm[LEASE_NAME_BYTES]; };
@@ -43,21 +31,10 @@ static void off_coro(void *arg)
 {
 	struct one *o = arg;
 	struct hvd *d = o->d;
-	struct off *w = calloc(1, sizeof(*w));
 	struct csv_err err = CSV_ERR_INIT;
 	struct hvd_vm *v;
-	bool ran;
-	int rc;
+	int rc = work_run_vm(&d->work, want_stopped, d->opt.volume, o->vm, HVD_STORE_MS, &err);
 
-	if (!w)
-		csv_panic("out of memory");
-	w->volume = strdup(d->opt.volume);
-	snprintf(w->vm, sizeof(w->vm), "%s", o->vm);
-	rc = work_run(&d->work, off_run, w, HVD_STORE_MS, off_drop, &ran, &err);
-	if (ran && rc)
-		err = w->err;
-	if (ran)
-		off_drop(w);
 	if (rc)
 		hvd_event(d, "warning", o->vm, "", "VM %s: its guest switched itself off, and its definition could not be told: %s", o->vm, err.text);
 	v = hvd_vm_find(d, o->vm);

@@ -9,7 +9,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "hvhost/hvhostd_store.h"
 
@@ -17,41 +16,11 @@
 #define PAUSE_MAX_S 30u
 #define CALM_NS (60 * NS_PER_SEC)
 
-struct ask { char *volume, vm[LEASE_NAME_BYTES]; struct csv_err err; };
-
-static void ask_drop(void *arg)
+static int volume_serves(const char *volume, const char *vm, struct csv_err *err)
 {
-	struct ask *a = arg;
-
-	free(a->volume);
-	free(a);
-}
-
-static int ask_run(void *arg)
-{
-	struct ask *a = arg;
 	struct vm_def d;
 
-	return store_def_read(a->volume, a->vm, &d, &a->err);
-}
-
-static int volume_serves(struct hvd *d, const char *vm, struct csv_err *err)
-{
-	struct ask *a = calloc(1, sizeof(*a));
-	bool ran;
-	int rc;
-
-	if (!a)
-		csv_panic("out of memory");
-	a->volume = strdup(d->opt.volume);
-	snprintf(a->vm, sizeof(a->vm), "%s", vm);
-	rc = work_run(&d->work, ask_run, a, HVD_STORE_MS, ask_drop, &ran, err);
-	if (!ran)
-		return rc;
-	if (rc)
-		*err = a->err;
-	ask_drop(a);
-	return rc;
+	return store_def_read(volume, vm, &d, err);
 }
 
 struct one { struct hvd *d; char vm[LEASE_NAME_BYTES]; };
@@ -61,7 +30,7 @@ static void rebind_coro(void *arg)
 	struct one *o = arg;
 	struct csv_err err = CSV_ERR_INIT;
 	struct hvd_vm *v;
-	int rc = volume_serves(o->d, o->vm, &err);
+	int rc = work_run_vm(&o->d->work, volume_serves, o->d->opt.volume, o->vm, HVD_STORE_MS, &err);
 
 	v = hvd_vm_find(o->d, o->vm);
 	if (!rc && v)

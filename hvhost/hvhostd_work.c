@@ -85,3 +85,44 @@ int work_run(struct work_pool *p, int (*fn)(void *arg), void *arg, unsigned time
 	free(w);
 	return rc;
 }
+
+struct vm_work { char *volume, *vm; struct csv_err err; int (*fn)(const char *volume, const char *vm, struct csv_err *err); };
+
+static void vm_work_drop(void *arg)
+{
+	struct vm_work *w = arg;
+
+	free(w->volume);
+	free(w->vm);
+	free(w);
+}
+
+static int vm_work_run(void *arg)
+{
+	struct vm_work *w = arg;
+
+	return w->fn(w->volume, w->vm, &w->err);
+}
+
+int work_run_vm(struct work_pool *p, int (*fn)(const char *volume, const char *vm, struct csv_err *err), const char *volume, const char *vm,
+		unsigned timeout_ms, struct csv_err *err)
+{
+	struct vm_work *w = calloc(1, sizeof(*w));
+	bool ran;
+	int rc;
+
+	if (!w)
+		csv_panic("out of memory");
+	w->volume = strdup(volume);
+	w->vm = strdup(vm);
+	w->fn = fn;
+	if (!w->volume || !w->vm)
+		csv_panic("out of memory");
+	rc = work_run(p, vm_work_run, w, timeout_ms, vm_work_drop, &ran, err);
+	if (!ran)
+		return rc;
+	if (rc)
+		*err = w->err;
+	vm_work_drop(w);
+	return rc;
+}

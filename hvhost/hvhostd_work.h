@@ -20,5 +20,8 @@ struct work_pool { struct loop *l; unsigned busy; };
  */
 int work_run(struct work_pool *p, int (*fn)(void *arg), void *arg, unsigned timeout_ms, void (*drop)(void *arg), bool *ret_ran,
 	     struct csv_err *err);
+/* The same for something short about one VM on the volume; both names are copied for the thread. */
+int work_run_vm(struct work_pool *p, int (*fn)(const char *volume, const char *vm, struct csv_err *err), const char *volume, const char *vm,
+		unsigned timeout_ms, struct csv_err *err);
 
 #endif

@@ -189,19 +189,25 @@ static struct leasedb_node *node_of(struct leasedb_node *node, uint32_t n, uint3
 	return NULL;
 }
 
-/* What is here, installed in this ring: for one who missed something. */
+/* What is here; index 0. */
+static void state_here(const struct leasedb *db, struct state *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->rec = db->acc;
+	ret->n = db->n_acc;
+	ret->floor = db->version_floor;
+	ret->cold = db->cold;
+	for (; ret->n_node < LEASEDB_NODES_MAX && db->node[ret->n_node].nodeid; ret->n_node++)
+		ret->node[ret->n_node] = db->node[ret->n_node];
+}
+
+/* Installed in this ring: for one who missed something. */
 static void send_state_again(struct leasedb *db, const struct leasedb_io *io)
 {
 	struct state s;
 
-	memset(&s, 0, sizeof(s));
-	s.rec = db->acc;
-	s.n = db->n_acc;
+	state_here(db, &s);
 	s.index = db->acc_index;
-	s.floor = db->version_floor;
-	s.cold = db->cold;
-	for (; s.n_node < LEASEDB_NODES_MAX && db->node[s.n_node].nodeid; s.n_node++)
-		s.node[s.n_node] = db->node[s.n_node];
 	send_state_of(db, io, &s);
 }
 
@@ -210,16 +216,11 @@ static void send_state_first(struct leasedb *db, const struct leasedb_io *io, bo
 {
 	struct state s;
 
-	memset(&s, 0, sizeof(s));
 	if (cold) {
+		memset(&s, 0, sizeof(s));
 		s.cold = db->ring;
 	} else {
-		s.rec = db->acc;
-		s.n = db->n_acc;
-		s.floor = db->version_floor;
-		s.cold = db->cold;
-		for (; s.n_node < LEASEDB_NODES_MAX && db->node[s.n_node].nodeid; s.n_node++)
-			s.node[s.n_node] = db->node[s.n_node];
+		state_here(db, &s);
 	}
 	for (uint32_t i = 0; i < db->conf.n; i++) {
 		const struct leasedb_member *m = leasedb_member(db, db->conf.node[i].nodeid);

@@ -26,9 +26,19 @@ static json_t *not_settled(void)
 			       "status");
 }
 
-static json_t *no_vm(const char *vm)
+/* NULL: *ret_reply says why. */
+static const struct lease *vm_lease(struct mig *m, const char *vm, json_t **ret_reply)
 {
-	return rpc_reply_error(RPC_NOT_FOUND, "%s: no such VM; see: csvctl vm list", vm);
+	const struct lease *l = NULL;
+
+	if (!mig_settled(m)) {
+		*ret_reply = not_settled();
+	} else {
+		l = mig_lease(m, vm);
+		if (!l)
+			*ret_reply = rpc_reply_error(RPC_NOT_FOUND, "%s: no such VM; see: csvctl vm list", vm);
+	}
+	return l;
 }
 
 int mig_set(struct mig *m, const char *vm, int want, int ha, int priority)
@@ -336,11 +346,9 @@ json_t *mig_vm_start(const struct mig_ask *a)
 	char why[400];
 	json_t *reply;
 
-	if (!mig_settled(m))
-		return not_settled();
-	l = mig_lease(m, vm);
+	l = vm_lease(m, vm, &reply);
 	if (!l)
-		return no_vm(vm);
+		return reply;
 	if (*node) {
 		to = mig_node_by_name(m, node);
 		no = to ? mig_place_refuses(m, to, vm) : NULL;
@@ -411,11 +419,9 @@ json_t *mig_vm_stop(const struct mig_ask *a)
 	const struct lease *l;
 	json_t *reply;
 
-	if (!mig_settled(m))
-		return not_settled();
-	l = mig_lease(m, vm);
+	l = vm_lease(m, vm, &reply);
 	if (!l)
-		return no_vm(vm);
+		return reply;
 	if (l->state == LEASE_FREE && l->want == LEASE_WANT_STOPPED)
 		return rpc_reply_error(RPC_CONFLICT, "%s: is stopped already", vm);
 	if (!a->dry_run)
@@ -466,11 +472,9 @@ json_t *mig_vm_delete(const struct mig_ask *a)
 	const struct lease *l;
 	json_t *reply;
 
-	if (!mig_settled(m))
-		return not_settled();
-	l = mig_lease(m, vm);
+	l = vm_lease(m, vm, &reply);
 	if (!l)
-		return no_vm(vm);
+		return reply;
 	if (l->state != LEASE_FREE || l->want != LEASE_WANT_STOPPED)
 		return rpc_reply_error(RPC_CONFLICT, "%s: is %s on %s; stop it first: csvctl vm stop %s", vm,
 				       lease_state_name((enum lease_state)l->state), mig_node_name(m, l->owner), vm);
