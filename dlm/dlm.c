@@ -214,6 +214,11 @@ struct dlm *dlm_new(struct env *env, const struct dlm_events *ev)
 	d->cfg.peer_locks_max = DLM_PEER_LOCKS_MAX;
 	d->cfg.held_bytes_max = DLM_HELD_BYTES_MAX;
 	d->state = DLM_S_DOWN;
+	dlm_table_init(&d->clients);
+	dlm_table_init(&d->resources);
+	dlm_table_init(&d->dir);
+	dlm_table_init(&d->dir_old);
+	dlm_table_init(&d->orphans);
 	CDS_INIT_LIST_HEAD(&d->due);
 	CDS_INIT_LIST_HEAD(&d->asked);
 	CDS_INIT_LIST_HEAD(&d->owed);
@@ -241,18 +246,20 @@ void dlm_free(struct dlm *d)
 	sched_unpost(d->env->sched, &d->due_job);
 	timer_del(d->env->sched, &d->probe_timer);
 	timer_del(d->env->sched, &d->rest_timer);
-	HASH_ITER(hh, d->clients, c, ctmp) {
-		HASH_DEL(d->clients, c);
+	dlm_table_each(c, ctmp, &d->clients) {
 		free(c->chase);
 		c->l->priv = NULL;
 		free(c);
 	}
-	HASH_ITER(hh, d->resources, r, rtmp)
+	dlm_table_each(r, rtmp, &d->resources)
 		dlm_res_free(d, r);
 	cds_list_for_each_entry_safe(o, otmp, &d->owed, node)
 		free(o);
 	dlm_rec_clear(&d->dir);
 	dlm_rec_clear(&d->dir_old);
+	dlm_table_clear(&d->clients);
+	dlm_table_clear(&d->resources);
+	dlm_table_clear(&d->orphans);
 	free(d);
 }
 
@@ -284,7 +291,7 @@ void dlm_leave(struct dlm *d, void (*done)(void *arg), void *arg)
 {
 	struct dlm_client *c, *tmp;
 
-	HASH_ITER(hh, d->clients, c, tmp)
+	dlm_table_each(c, tmp, &d->clients)
 		csv_assertf(c->l->granted == DLM_NL && !c->l->busy, "leaving with a lock: name %02x%02x%02x%02x... of %u bytes, %s, wanted %s%s",
 			    c->l->name[0], c->l->name[1], c->l->name[2], c->l->name[3], c->l->name_len, dlm_mode_name(c->l->granted),
 			    dlm_mode_name(c->l->wanted), c->l->busy ? ", busy" : "");

@@ -25,6 +25,8 @@
  * a conversion holders that do not go with it, and the first conversion when it is behind that (dlm_conv.c).  Locks without owner
  * (they are given up on demand) and phantoms end the way.
  */
+#include <stdlib.h>
+
 #include "dlm/dlm_internal.h"
 #include "utils/base/prng.h"
 

@@ -29,10 +29,9 @@
 
 struct dlm_client *dlm_client_find(struct dlm *d, const struct dlm_name *name)
 {
-	struct dlm_client *c;
+	struct dlm_entry *e = dlm_table_find(&d->clients, name);
 
-	HASH_FIND(hh, d->clients, name, sizeof(*name), c);
-	return c;
+	return e ? container_of(e, struct dlm_client, hh) : NULL;
 }
 
 void dlm_client_due(struct dlm *d, struct dlm_client *c)
@@ -102,10 +101,7 @@ static void send_cancel(struct dlm *d, struct dlm_client *c)
 
 static struct dlm_guess *guess_of(struct dlm *d, const struct dlm_name *name)
 {
-	unsigned h;
-
-	HASH_VALUE(name, sizeof(*name), h);
-	return &d->guess[h % DLM_GUESSES];
+	return &d->guess[dlm_name_hash(name) % DLM_GUESSES];
 }
 
 /* ---- the caller -------------------------------------------------------------------------------------------------------- */
@@ -134,7 +130,7 @@ void dlm_lock_init(struct dlm *d, struct dlm_lock *l, const void *name, uint8_t 
 	if (!memcmp(&g->name, &c->name, sizeof(c->name)))
 		c->master = g->master;
 	csv_assert(!dlm_client_find(d, &c->name));	/* one a node and resource */
-	HASH_ADD(hh, d->clients, name, sizeof(c->name), c);
+	dlm_table_add(&d->clients, &c->hh);
 }
 
 void dlm_lock_done(struct dlm *d, struct dlm_lock *l)
@@ -147,7 +143,7 @@ void dlm_lock_done(struct dlm *d, struct dlm_lock *l)
 	dlm_hold_forget(d, c);
 	if (c->master.incarnation && !node_eq(c->master, d->me))
 		*guess_of(d, &c->name) = (struct dlm_guess){ c->name, c->master };
-	HASH_DEL(d->clients, c);
+	dlm_table_del(&d->clients, &c->hh);
 	l->priv = NULL;
 	free(c);
 }

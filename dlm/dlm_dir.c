@@ -27,16 +27,8 @@
 #include "dlm/dlm_internal.h"
 #include "utils/base/cursor.h"
 #include "utils/base/prng.h"
-#include "utils/base/siphash.h"
 
 /* ---- ranking ------------------------------------------------------------------------------------------------------- */
-
-static uint64_t name_hash(const struct dlm_name *name)
-{
-	static const uint8_t key[CSV_SIPHASH_KEY_BYTES] = "csvfs-dlm-dir-1";
-
-	return csv_siphash(key, name->b, name->len);
-}
 
 static uint64_t weight(uint64_t hash, uint32_t nodeid)
 {
@@ -49,7 +41,7 @@ void dlm_rank(const struct dlm_name *name, const struct cluster_node *m, uint32_
 	      const struct cluster_node **ret_second)
 {
 	const struct cluster_node *first = NULL, *second = NULL;
-	uint64_t hash = name_hash(name), w1 = 0, w2 = 0;
+	uint64_t hash = dlm_name_hash(name), w1 = 0, w2 = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t w = weight(hash, m[i].nodeid);
@@ -87,17 +79,16 @@ static bool i_am_dir1(const struct dlm *d, const struct dlm_name *name)
 
 /* ---- records ------------------------------------------------------------------------------------------------------- */
 
-struct dlm_rec *dlm_rec_find(struct dlm_rec *table, const struct dlm_name *name)
+struct dlm_rec *dlm_rec_find(const struct dlm_table *table, const struct dlm_name *name)
 {
-	struct dlm_rec *r;
+	struct dlm_entry *e = dlm_table_find(table, name);
 
-	HASH_FIND(hh, table, name, sizeof(*name), r);
-	return r;
+	return e ? container_of(e, struct dlm_rec, hh) : NULL;
 }
 
-struct dlm_rec *dlm_rec_add(struct dlm_rec **table, const struct dlm_name *name, struct cluster_node master, uint64_t gen)
+struct dlm_rec *dlm_rec_add(struct dlm_table *table, const struct dlm_name *name, struct cluster_node master, uint64_t gen)
 {
-	struct dlm_rec *r = dlm_alloc(sizeof(*r)), *old = dlm_rec_find(*table, name);
+	struct dlm_rec *r = dlm_alloc(sizeof(*r)), *old = dlm_rec_find(table, name);
 
 	r->name = *name;
 	r->master = master;
@@ -106,14 +97,13 @@ struct dlm_rec *dlm_rec_add(struct dlm_rec **table, const struct dlm_name *name,
 		r->also = old->also;
 		old->also = r;
 	} else {
-		HASH_ADD(hh, *table, name, sizeof(r->name), r);
+		dlm_table_add(table, &r->hh);
 	}
 	return r;
 }
 
-void dlm_rec_del(struct dlm_rec **table, struct dlm_rec *r)
+static void rec_free(struct dlm_rec *r)
 {
-	HASH_DEL(*table, r);
 	while (r) {
 		struct dlm_rec *next = r->also;
 
@@ -122,15 +112,23 @@ void dlm_rec_del(struct dlm_rec **table, struct dlm_rec *r)
 	}
 }
 
-void dlm_rec_clear(struct dlm_rec **table)
+void dlm_rec_del(struct dlm_table *table, struct dlm_rec *r)
+{
+	dlm_table_del(table, &r->hh);
+	rec_free(r);
+}
+
+void dlm_rec_clear(struct dlm_table *table)
 {
 	struct dlm_rec *r, *tmp;
 
-	HASH_ITER(hh, *table, r, tmp)
-		dlm_rec_del(table, r);
+	dlm_table_each(r, tmp, table)
+		rec_free(r);
+	dlm_table_clear(table);
 }
 
-static void count_record(struct dlm *d, struct cluster_node master, int by)
+/* Of dir1: records of a master are counted against its limit. */
+void dlm_dir_count(struct dlm *d, struct cluster_node master, int by)
 {
 	int i = dlm_part_index(d, master);
 
@@ -194,7 +192,7 @@ static void forward(struct dlm *d, const struct dlm_rec *rec, struct cluster_nod
 
 void dlm_dir_ask(struct dlm *d, struct cluster_node who, const struct dlm_msg *m)
 {
-	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
+	struct dlm_rec *rec = dlm_rec_find(&d->dir, &m->name);
 	struct dlm_msg tell = { .name = m->name, .reqid = m->reqid };
 	struct cluster_node master = who;
 	uint32_t dir1, dir2;
@@ -221,7 +219,7 @@ void dlm_dir_ask(struct dlm *d, struct cluster_node who, const struct dlm_msg *m
 		return;
 	}
 	rec = dlm_rec_add(&d->dir, &m->name, master, ++d->next_gen);
-	count_record(d, master, 1);
+	dlm_dir_count(d, master, 1);
 	tell.gen = rec->gen;
 	tell.node = master.nodeid;
 	if (r) {
@@ -240,7 +238,7 @@ void dlm_dir_ask(struct dlm *d, struct cluster_node who, const struct dlm_msg *m
 
 void dlm_dir_remove(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
 {
-	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
+	struct dlm_rec *rec = dlm_rec_find(&d->dir, &m->name);
 	struct dlm_msg u = { .type = DLM_M_UNRECORD, .name = m->name, .gen = m->gen };
 	uint32_t dir1, dir2;
 
@@ -253,7 +251,7 @@ void dlm_dir_remove(struct dlm *d, struct cluster_node from, const struct dlm_ms
 		d->st.stale_messages++;
 		return;
 	}
-	count_record(d, rec->master, -1);
+	dlm_dir_count(d, rec->master, -1);
 	dlm_rec_del(&d->dir, rec);
 	if (dir2)
 		dlm_send(d, dir2, &u);
@@ -263,7 +261,7 @@ void dlm_dir_remove(struct dlm *d, struct cluster_node from, const struct dlm_ms
 void dlm_dir_move(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
 {
 	const struct cluster_node *to = cluster_view_find(&d->part, m->node);
-	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
+	struct dlm_rec *rec = dlm_rec_find(&d->dir, &m->name);
 	struct dlm_msg tell = *m;
 	uint32_t dir1, dir2;
 
@@ -272,10 +270,10 @@ void dlm_dir_move(struct dlm *d, struct cluster_node from, const struct dlm_msg 
 		dlm_bad_msg(d, from, "moves what is not its own here, to node", m->node);
 		return;
 	}
-	count_record(d, from, -1);
+	dlm_dir_count(d, from, -1);
 	rec->master = *to;
 	rec->gen = ++d->next_gen;
-	count_record(d, rec->master, 1);
+	dlm_dir_count(d, rec->master, 1);
 	tell.gen = rec->gen;
 	tell.flags |= DLM_F_MOVED;
 	tell.type = dir2 ? DLM_M_RECORD : DLM_M_MASTER_YOU;
@@ -288,7 +286,7 @@ void dlm_dir_record(struct dlm *d, struct cluster_node from, const struct dlm_ms
 {
 	const struct cluster_node *master = cluster_view_find(&d->part, m->node);
 	struct dlm_msg you = *m;
-	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
+	struct dlm_rec *rec = dlm_rec_find(&d->dir, &m->name);
 	uint32_t dir1, dir2;
 
 	dlm_dirs(d, &m->name, &dir1, &dir2);
@@ -306,7 +304,7 @@ void dlm_dir_record(struct dlm *d, struct cluster_node from, const struct dlm_ms
 
 void dlm_dir_unrecord(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
 {
-	struct dlm_rec *rec = dlm_rec_find(d->dir, &m->name);
+	struct dlm_rec *rec = dlm_rec_find(&d->dir, &m->name);
 	uint32_t dir1, dir2;
 
 	dlm_dirs(d, &m->name, &dir1, &dir2);

@@ -29,9 +29,8 @@
 #ifndef CSVFS_DLM_DLM_INTERNAL_H
 #define CSVFS_DLM_DLM_INTERNAL_H
 
-#include <uthash.h>
-
 #include "dlm/dlm.h"
+#include "dlm/dlm_table.h"
 #include "utils/base/base.h"
 #include "utils/base/cursor.h"
 
@@ -47,11 +46,6 @@ enum dlm_mode dlm_mode_meet(enum dlm_mode a, enum dlm_mode b);
 enum dlm_mode dlm_mode_phantom(const uint32_t survivors[6]);
 
 /* ---- names and messages (dlm_msg.c) ------------------------------------------------------------------------------- */
-
-struct dlm_name {		/* zero padded: the struct is the hash key */
-	uint8_t len;
-	uint8_t b[DLM_NAME_MAX];
-};
 
 enum dlm_type {
 	/* service: all have the same body */
@@ -195,8 +189,8 @@ struct dlm_lkb {
 };
 
 struct dlm_res {
+	struct dlm_entry hh;
 	struct dlm_name name;
-	UT_hash_handle hh;
 	struct cds_list_head granted, converting, waiting;
 	bool recorded;			/* P3 */
 	bool asked_away;		/* a BAST was sent since the last grant */
@@ -215,8 +209,8 @@ struct dlm_res {
 };
 
 struct dlm_rec {
+	struct dlm_entry hh;
 	struct dlm_name name;
-	UT_hash_handle hh;
 	struct cluster_node master;
 	uint64_t gen;
 	struct dlm_rec *also;		/* dir_old only: another master that is said to have had it */
@@ -247,8 +241,8 @@ enum dlm_client_state {
 };
 
 struct dlm_client {
+	struct dlm_entry hh;
 	struct dlm_name name;
-	UT_hash_handle hh;
 	struct dlm_lock *l;
 	enum dlm_client_state state;
 	unsigned flags;
@@ -288,10 +282,15 @@ struct dlm_owed { struct cds_list_head node; struct cluster_node master; struct 
 
 /* At dir1 in a recovery: a name whose master is lost, and who of us holds it. */
 struct dlm_orphan {
+	struct dlm_entry hh;
 	struct dlm_name name;
-	UT_hash_handle hh;
 	struct cds_list_head reports;
 };
+
+dlm_table_fits(struct dlm_res);
+dlm_table_fits(struct dlm_rec);
+dlm_table_fits(struct dlm_client);
+dlm_table_fits(struct dlm_orphan);
 
 enum dlm_state {
 	DLM_S_DOWN,		/* no usable view */
@@ -321,7 +320,7 @@ struct dlm {
 	char bad[160];
 
 	/* client */
-	struct dlm_client *clients;
+	struct dlm_table clients;
 	struct cds_list_head due;
 	struct job due_job;
 	struct cds_list_head asked;
@@ -340,10 +339,10 @@ struct dlm {
 	uint64_t leave_acks;		/* bit i: part.m[i] knows */
 
 	/* master */
-	struct dlm_res *resources;
+	struct dlm_table resources;
 
 	/* directory; dir_old while running: names that are on the move from here to their only user (dlm_move.c) */
-	struct dlm_rec *dir, *dir_old;
+	struct dlm_table dir, dir_old;
 	uint64_t next_gen;
 	struct cds_list_head early;	/* FORWARDs that overtook our MASTER_YOU */
 
@@ -362,7 +361,7 @@ struct dlm {
 	struct cds_list_head held;
 	size_t held_bytes;		/* in held and early */
 	bool draining;
-	struct dlm_orphan *orphans;
+	struct dlm_table orphans;
 	struct cds_list_head strays;	/* struct dlm_stray: reports without a living master */
 	struct { uint8_t type; struct csv_cursor cur; uint8_t *buf; } batch[CLUSTER_NODES_MAX];	/* to part.m[i] */
 	uint64_t recovery_started_ns;
@@ -414,11 +413,12 @@ void dlm_dir_unrecord(struct dlm *d, struct cluster_node from, const struct dlm_
 void dlm_dir_take_early(struct dlm *d, const struct dlm_name *name, bool back);
 void dlm_dir_move(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
 void dlm_dir_removed(struct dlm *d, const struct dlm_res *r, uint32_t *ret_dir1);	/* about to say so to dir1 */
+void dlm_dir_count(struct dlm *d, struct cluster_node master, int by);
 void dlm_dir_early_done(struct dlm *d, const struct dlm_name *name);	/* our own request is answered: nothing waits for it */
-struct dlm_rec *dlm_rec_find(struct dlm_rec *table, const struct dlm_name *name);
-struct dlm_rec *dlm_rec_add(struct dlm_rec **table, const struct dlm_name *name, struct cluster_node master, uint64_t gen);
-void dlm_rec_del(struct dlm_rec **table, struct dlm_rec *r);
-void dlm_rec_clear(struct dlm_rec **table);
+struct dlm_rec *dlm_rec_find(const struct dlm_table *table, const struct dlm_name *name);
+struct dlm_rec *dlm_rec_add(struct dlm_table *table, const struct dlm_name *name, struct cluster_node master, uint64_t gen);
+void dlm_rec_del(struct dlm_table *table, struct dlm_rec *r);
+void dlm_rec_clear(struct dlm_table *table);
 
 /* dlm_conv.c */
 void dlm_conv_request(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);

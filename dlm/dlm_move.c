@@ -27,6 +27,7 @@
  * if U has not become master.  M's note counts as an older directory.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "dlm/dlm_internal.h"
 
@@ -41,7 +42,7 @@ bool dlm_move_wanted(struct dlm *d, struct dlm_res *r, const struct dlm_lkb *k)
 
 static void note_del(struct dlm *d, const struct dlm_name *name, struct cluster_node to)
 {
-	struct dlm_rec *rec = dlm_rec_find(d->dir_old, name), **at, *head = rec;
+	struct dlm_rec *rec = dlm_rec_find(&d->dir_old, name), **at, *head = rec;
 
 	for (at = &rec; *at && !node_eq((*at)->master, to); at = &(*at)->also)
 		;

@@ -78,7 +78,7 @@ void dlm_rebuild_end_round(struct dlm *d)
 static void orphan_free(struct dlm *d, struct dlm_orphan *o)
 {
 	dlm_lkbs_free(&o->reports);
-	HASH_DEL(d->orphans, o);
+	dlm_table_del(&d->orphans, &o->hh);
 	free(o);
 }
 
@@ -88,14 +88,16 @@ void dlm_rebuild_drop(struct dlm *d)
 	struct dlm_stray *s, *stmp;
 	struct dlm_res *r, *rtmp;
 
-	HASH_ITER(hh, d->orphans, o, otmp)
+	dlm_table_each(o, otmp, &d->orphans)
 		orphan_free(d, o);
 	cds_list_for_each_entry_safe(s, stmp, &d->strays, node) {
 		cds_list_del(&s->node);
 		free(s);
 	}
 	batches_drop(d);
-	HASH_ITER(hh, d->resources, r, rtmp) {
+	if (d->state < DLM_S_REBUILD || d->state >= DLM_S_READY)
+		return;				/* nothing is reported yet; what was is granted */
+	dlm_table_each(r, rtmp, &d->resources) {
 		dlm_lkbs_free(&r->reports);
 		if (r->orphan)
 			dlm_res_free(d, r);
@@ -124,7 +126,7 @@ static void report_locks(struct dlm *d)
 		cds_list_del(&o->node);
 		free(o);
 	}
-	HASH_ITER(hh, d->clients, c, tmp) {
+	dlm_table_each(c, tmp, &d->clients) {
 		struct dlm_msg m = { .type = DLM_M_REPORT, .name = c->name, .reqid = c->reqid, .mode = c->l->granted };
 
 		if (c->l->granted == DLM_NL)
@@ -148,14 +150,14 @@ void dlm_rebuild_start(struct dlm *d)
 	uint32_t dir1, dir2;
 
 	d->state = DLM_S_REBUILD;
-	HASH_ITER(hh, d->resources, r, rtmp) {
+	dlm_table_each(r, rtmp, &d->resources) {
 		struct dlm_msg m = { .type = DLM_M_REG, .name = r->name };
 
 		dlm_dirs(d, &r->name, &dir1, &dir2);
 		batch_put(d, dir1, &m);
 		batch_put(d, dir2, &m);
 	}
-	HASH_ITER(hh, d->dir_old, rec, tmp) {
+	dlm_table_each(rec, tmp, &d->dir_old) {
 		struct dlm_msg m = { .type = DLM_M_LOSTREC, .name = rec->name };
 		const struct dlm_rec *o;
 
@@ -172,15 +174,15 @@ void dlm_rebuild_start(struct dlm *d)
 
 static struct dlm_orphan *orphan_get(struct dlm *d, const struct dlm_name *name)
 {
+	struct dlm_entry *e = dlm_table_find(&d->orphans, name);
 	struct dlm_orphan *o;
 
-	HASH_FIND(hh, d->orphans, name, sizeof(*name), o);
-	if (o)
-		return o;
+	if (e)
+		return container_of(e, struct dlm_orphan, hh);
 	o = dlm_alloc(sizeof(*o));
 	o->name = *name;
 	CDS_INIT_LIST_HEAD(&o->reports);
-	HASH_ADD(hh, d->orphans, name, sizeof(o->name), o);
+	dlm_table_add(&d->orphans, &o->hh);
 	return o;
 }
 
@@ -214,12 +216,15 @@ static void on_reg(struct dlm *d, struct cluster_node from, const struct dlm_msg
 	uint32_t dir1, dir2;
 
 	dlm_dirs(d, &m->name, &dir1, &dir2);
-	if (dir1 != d->self && dir2 != d->self)
+	if (dir1 != d->self && dir2 != d->self) {
 		dlm_bad_msg(d, from, "registers at a node that is no directory node of the name", dir1);
-	else if (dlm_rec_find(d->dir, &m->name))
+	} else if (dlm_rec_find(&d->dir, &m->name)) {
 		dlm_bad_msg(d, from, "registers a name that another master has registered", m->name.len);
-	else
+	} else {
 		dlm_rec_add(&d->dir, &m->name, from, 0);
+		if (dir1 == d->self)
+			dlm_dir_count(d, from, 1);
+	}
 }
 
 static void on_report(struct dlm *d, struct cluster_node from, const struct dlm_msg *m)
@@ -293,6 +298,7 @@ static void take_over(struct dlm *d, struct dlm_orphan *o)
 	cds_list_splice(&o->reports, &r->reports);
 	CDS_INIT_LIST_HEAD(&o->reports);
 	dlm_rec_add(&d->dir, &o->name, d->me, 0);
+	dlm_dir_count(d, d->me, 1);
 	batch_put(d, dir2, &m);
 	cds_list_for_each_entry(k, &r->reports, node)
 		adopt(d, &r->name, k->who, k->reqid);
@@ -304,8 +310,8 @@ void dlm_rebuild_resolve(struct dlm *d)
 	struct dlm_orphan *o, *tmp;
 
 	d->state = DLM_S_RESOLVE;
-	HASH_ITER(hh, d->orphans, o, tmp) {
-		struct dlm_rec *rec = dlm_rec_find(d->dir, &o->name);
+	dlm_table_each(o, tmp, &d->orphans) {
+		struct dlm_rec *rec = dlm_rec_find(&d->dir, &o->name);
 
 		if (rec)
 			pass_on(d, o, rec->master.nodeid);
@@ -336,7 +342,6 @@ void dlm_rebuild_entry(struct dlm *d, struct cluster_node from, const struct dlm
 	const struct cluster_node *who = cluster_view_find(&d->part, m->node);
 	uint32_t dir1, dir2;
 
-	dlm_dirs(d, &m->name, &dir1, &dir2);
 	switch (m->type) {
 	case DLM_M_REG:
 		on_reg(d, from, m);
@@ -347,6 +352,9 @@ void dlm_rebuild_entry(struct dlm *d, struct cluster_node from, const struct dlm
 	case DLM_M_ADOPT:
 		dlm_client_adopt(d, from, m);
 		return;
+	}
+	dlm_dirs(d, &m->name, &dir1, &dir2);
+	switch (m->type) {
 	case DLM_M_LOSTREC:
 		if (dir1 == d->self) {
 			orphan_get(d, &m->name);
@@ -366,7 +374,7 @@ void dlm_rebuild_entry(struct dlm *d, struct cluster_node from, const struct dlm
 		}
 		break;
 	case DLM_M_NEWREC:
-		if (dir1 == from.nodeid && dir2 == d->self && !dlm_rec_find(d->dir, &m->name)) {
+		if (dir1 == from.nodeid && dir2 == d->self && !dlm_rec_find(&d->dir, &m->name)) {
 			dlm_rec_add(&d->dir, &m->name, from, 0);
 			return;
 		}

@@ -143,13 +143,17 @@ static void dir_to_old(struct dlm *d)
 {
 	struct dlm_rec *r, *tmp, *o;
 
-	HASH_ITER(hh, d->dir, r, tmp) {
-		for (o = dlm_rec_find(d->dir_old, &r->name); o && !node_eq(o->master, r->master); o = o->also)
+	if (!d->dir_old.n) {		/* nearly always: no recovery was under way and no name on the move */
+		dlm_table_move(&d->dir_old, &d->dir);
+		return;
+	}
+	dlm_table_each(r, tmp, &d->dir) {
+		for (o = dlm_rec_find(&d->dir_old, &r->name); o && !node_eq(o->master, r->master); o = o->also)
 			;
 		if (!o)
 			dlm_rec_add(&d->dir_old, &r->name, r->master, 0);
-		dlm_rec_del(&d->dir, r);
 	}
+	dlm_rec_clear(&d->dir);
 }
 
 void dlm_recover_suspend(struct dlm *d)
@@ -182,11 +186,11 @@ static void new_life(struct dlm *d)
 	struct dlm_client *c, *ctmp;
 	struct dlm_owed *o, *otmp;
 
-	HASH_ITER(hh, d->clients, c, ctmp) {
+	dlm_table_each(c, ctmp, &d->clients) {
 		csv_assertf(c->l->granted == DLM_NL, "%s held through a new incarnation", dlm_mode_name(c->l->granted));
 		c->master = (struct cluster_node){ 0, 0 };
 	}
-	HASH_ITER(hh, d->resources, r, rtmp)
+	dlm_table_each(r, rtmp, &d->resources)
 		dlm_res_free(d, r);
 	cds_list_for_each_entry_safe(o, otmp, &d->owed, node) {
 		cds_list_del(&o->node);
@@ -308,53 +312,25 @@ static void enter_ready(struct dlm *d)
 	d->state = DLM_S_READY;
 	commit_lost(d);
 	dlm_past_add_cand(&d->past, &d->part);
-	HASH_ITER(hh, d->resources, r, tmp)
+	dlm_table_each(r, tmp, &d->resources)
 		dlm_res_finish(d, r);
 	dlm_rebuild_end_round(d);
-}
-
-/* What the rebuilt tables hold of each peer: later drops count down from it. */
-static void count_again(struct dlm *d)
-{
-	struct dlm_res *r, *tmp;
-	struct dlm_rec *rec, *rtmp;
-	struct dlm_lkb *k;
-	uint32_t dir1, dir2;
-	int i;
-
-	for (uint32_t p = 0; p < d->part.n; p++)
-		d->peer[p].locks = d->peer[p].records = 0;
-	HASH_ITER(hh, d->resources, r, tmp) {
-		cds_list_for_each_entry(k, &r->granted, node)
-			if (!k->phantom && (i = dlm_part_index(d, k->who)) >= 0)
-				d->peer[i].locks++;
-		csv_assert(cds_list_empty(&r->converting));
-		cds_list_for_each_entry(k, &r->waiting, node)
-			if ((i = dlm_part_index(d, k->who)) >= 0)
-				d->peer[i].locks++;
-	}
-	HASH_ITER(hh, d->dir, rec, rtmp) {
-		dlm_dirs(d, &rec->name, &dir1, &dir2);
-		if (dir1 == d->self && (i = dlm_part_index(d, rec->master)) >= 0)
-			d->peer[i].records++;
-	}
 }
 
 static void enter_run(struct dlm *d)
 {
 	struct dlm_res *r, *tmp;
 
-	count_again(d);
 	d->state = DLM_S_RUN;
 	d->past.n_cand = 0;
 	dlm_past_add_cand(&d->past, &d->part);
 	dlm_rec_clear(&d->dir_old);
 	dlm_recover_drop(d);
 	d->st.recoveries++;
-	d->st.recovery_ns_last = dlm_now_ns(d) - d->recovery_started_ns;
-	HASH_ITER(hh, d->resources, r, tmp)
+	dlm_table_each(r, tmp, &d->resources)
 		dlm_res_settle(d, r);
 	dlm_client_resume(d);
+	d->st.recovery_ns_last = dlm_now_ns(d) - d->recovery_started_ns;
 	for (uint32_t i = 0; i < d->past.lost.n; i++)
 		d->lost_due |= !d->past.lost.e[i].told;
 	d->recovered_due = true;
@@ -380,7 +356,7 @@ static void agree(struct dlm *d)
 	d->agreed = dlm_alloc(sizeof(*d->agreed));
 	dlm_agree(&d->view, d->heard, d->expected_nodes, d->agreed);
 	d->part = d->agreed->part;
-	memset(d->peer, 0, sizeof(d->peer));
+	memset(d->peer, 0, sizeof(d->peer));		/* counted again as the tables are rebuilt */
 	for (uint32_t i = 0; i < d->part.n; i++)
 		d->peer[i].who = d->part.m[i];
 	d->ended = 0;

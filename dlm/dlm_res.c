@@ -69,10 +69,9 @@ static void lkb_drop(struct dlm *d, struct dlm_lkb *k)
 
 struct dlm_res *dlm_res_find(struct dlm *d, const struct dlm_name *name)
 {
-	struct dlm_res *r;
+	struct dlm_entry *e = dlm_table_find(&d->resources, name);
 
-	HASH_FIND(hh, d->resources, name, sizeof(*name), r);
-	return r;
+	return e ? container_of(e, struct dlm_res, hh) : NULL;
 }
 
 struct dlm_res *dlm_res_new(struct dlm *d, const struct dlm_name *name)
@@ -84,7 +83,7 @@ struct dlm_res *dlm_res_new(struct dlm *d, const struct dlm_name *name)
 	CDS_INIT_LIST_HEAD(&r->converting);
 	CDS_INIT_LIST_HEAD(&r->waiting);
 	CDS_INIT_LIST_HEAD(&r->reports);
-	HASH_ADD(hh, d->resources, name, sizeof(r->name), r);
+	dlm_table_add(&d->resources, &r->hh);
 	dlm_touched(d, r);
 	return r;
 }
@@ -95,7 +94,7 @@ void dlm_res_free(struct dlm *d, struct dlm_res *r)
 	dlm_lkbs_free(&r->converting);
 	dlm_lkbs_free(&r->waiting);
 	dlm_lkbs_free(&r->reports);
-	HASH_DEL(d->resources, r);
+	dlm_table_del(&d->resources, &r->hh);
 	free(r);
 }
 
@@ -414,7 +413,7 @@ void dlm_res_proof(struct dlm *d, struct cluster_node who, enum dlm_proof proof)
 	struct dlm_res *r, *rtmp;
 	struct dlm_lkb *k, *tmp;
 
-	HASH_ITER(hh, d->resources, r, rtmp) {
+	dlm_table_each(r, rtmp, &d->resources) {
 		bool changed = false;
 
 		cds_list_for_each_entry_safe(k, tmp, &r->granted, node) {

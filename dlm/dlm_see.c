@@ -14,12 +14,12 @@ void dlm_stats(const struct dlm *d, struct dlm_stats *ret)
 	struct dlm_lkb *k;
 
 	*ret = d->st;
-	ret->resources = HASH_COUNT(d->resources);
-	ret->locks = HASH_COUNT(d->clients);
+	ret->resources = d->resources.n;
+	ret->locks = d->clients.n;
 	ret->phantoms = ret->waiting = ret->converting = 0;
 	ret->rtt_ns = d->rtt_ns;
 	ret->hold_ns = dlm_hold_ns(d);
-	HASH_ITER(hh, d->resources, r, tmp) {
+	dlm_table_each(r, tmp, &d->resources) {
 		cds_list_for_each_entry(k, &r->granted, node)
 			ret->phantoms += k->phantom;
 		cds_list_for_each_entry(k, &r->converting, node)
@@ -53,7 +53,7 @@ void dlm_walk(struct dlm *d, bool (*fn)(void *arg, const uint8_t *name, uint8_t 
 	uint32_t room = 0;
 	bool more = true;
 
-	HASH_ITER(hh, d->resources, r, tmp) {
+	dlm_table_each(r, tmp, &d->resources) {
 		struct dlm_lkb *k;
 		uint32_t n = 0;
 

@@ -241,7 +241,7 @@ static void check_all_res(struct cs_node *n)
 {
 	struct dlm_res *r, *tmp;
 
-	HASH_ITER(hh, n->seen->dlm->resources, r, tmp)
+	dlm_table_each(r, tmp, &n->seen->dlm->resources)
 		check_res(n, r);
 }
 

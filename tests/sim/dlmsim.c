@@ -84,7 +84,7 @@ static bool at_rest(void *arg)
 	if (!all_idle(arg))
 		return false;
 	for (unsigned i = 1; i <= s->opt.nodes; i++)
-		if (HASH_COUNT(s->node[i].dlm->resources) || HASH_COUNT(s->node[i].dlm->dir))
+		if (s->node[i].dlm->resources.n || s->node[i].dlm->dir.n)
 			return false;
 	return true;
 }

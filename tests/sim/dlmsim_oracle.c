@@ -219,12 +219,12 @@ static void check_masters(struct ds_sim *s)
 		}
 		stamp = n->dlm->st.messages_received + n->dlm->st.grants + n->dlm->st.requests + n->dlm->st.downgrades +
 			n->dlm->st.cancels + n->dlm->st.conversions + n->dlm->st.basts + n->dlm->st.demotions;
-		stamp = stamp << 20 | HASH_COUNT(n->dlm->resources);
+		stamp = stamp << 20 | n->dlm->resources.n;
 		same = ring_eq(before[i].ring, n->dlm->view.ring);
 		if (same && before[i].stamp == stamp)
 			continue;
 		memset(now, 0, sizeof(now));
-		HASH_ITER(hh, n->dlm->resources, r, tmp) {
+		dlm_table_each(r, tmp, &n->dlm->resources) {
 			unsigned name = name_index(&r->name);
 
 			read_queue(s, i, r, &now[name]);
@@ -375,8 +375,12 @@ void ds_oracle_end(struct ds_sim *s)
 					&(struct dlm_name){ .len = 4, .b = { 'r', 'e', 's', '0' + k } })->state, n->dlm->state);
 		if (!ds_node_idle(n))
 			ds_fail(s, "D4: n%u does not come to rest (lock manager state %d)", i, n->dlm->state);
-		if (HASH_COUNT(n->dlm->resources) || HASH_COUNT(n->dlm->dir))
+		if (n->dlm->resources.n || n->dlm->dir.n)
 			ds_fail(s, "n%u keeps %u resources and %u records of locks that are gone", i,
-				HASH_COUNT(n->dlm->resources), HASH_COUNT(n->dlm->dir));
+				n->dlm->resources.n, n->dlm->dir.n);
+		for (uint32_t p = 0; p < n->dlm->part.n; p++)
+			if (n->dlm->peer[p].locks || n->dlm->peer[p].records)
+				ds_fail(s, "n%u counts %u locks and %u records of n%u that are gone", i, n->dlm->peer[p].locks,
+					n->dlm->peer[p].records, n->dlm->peer[p].who.nodeid);
 	}
 }

@@ -175,8 +175,8 @@ START_TEST(nothing_is_kept_of_a_resource_without_locks)
 	dw_down_to(d, 1, &x, DLM_NL);
 	dw_down_to(d, 2, &y, DLM_NL);
 	for (unsigned i = 1; i <= 3; i++) {
-		ck_assert_uint_eq(HASH_COUNT(d->n[i].dlm->resources), 0);
-		ck_assert_uint_eq(HASH_COUNT(d->n[i].dlm->dir), 0);
+		ck_assert_uint_eq(d->n[i].dlm->resources.n, 0);
+		ck_assert_uint_eq(d->n[i].dlm->dir.n, 0);
 	}
 	/* The remembered master has forgotten it: the request finds its way all the same. */
 	ck_assert(dw_lock(d, 2, &y, DLM_EX, 0));

@@ -235,7 +235,7 @@ START_TEST(a_resource_moves_to_its_only_user_and_its_value_with_it)
 	use(d, &y, 5);
 	dlm_stats(d->n[1].dlm, &st);
 	ck_assert_uint_eq(st.moves, 1);
-	ck_assert_uint_eq(HASH_COUNT(d->n[1].dlm->dir_old), 0);
+	ck_assert_uint_eq(d->n[1].dlm->dir_old.n, 0);
 	before = dw_messages(d);
 	use(d, &y, 5);
 	ck_assert_uint_eq(dw_messages(d) - before, 0);

@@ -289,7 +289,7 @@ START_TEST(who_holds_nothing_can_give_nothing_up)
 	say_msg(d, 2, m, &stale);				/* not the master of what we hold */
 	ck_assert_uint_eq(stale, 1);
 	ck_assert_int_eq(x.basts, 0);
-	ck_assert_uint_eq(HASH_COUNT(d->n[1].dlm->resources), 1);
+	ck_assert_uint_eq(d->n[1].dlm->resources.n, 1);
 	still_works(d);
 	dw_free(d);
 }
@@ -376,8 +376,8 @@ START_TEST(directory_messages_from_the_wrong_node_are_refused)
 	ck_assert_uint_eq(say_msg(d, 2, m, NULL), 1);
 	m = about(DLM_M_UNRECORD, mine);
 	ck_assert_uint_eq(say_msg(d, 2, m, NULL), 1);
-	ck_assert_uint_eq(HASH_COUNT(d->n[1].dlm->resources), 0);
-	ck_assert_uint_eq(HASH_COUNT(d->n[1].dlm->dir), 0);
+	ck_assert_uint_eq(d->n[1].dlm->resources.n, 0);
+	ck_assert_uint_eq(d->n[1].dlm->dir.n, 0);
 	still_works(d);
 	dw_free(d);
 }
