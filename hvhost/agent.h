@@ -65,6 +65,7 @@
  *		migratord lets them run to their end, names them in "open", and says "outcome" with "proposal": 0 then
  *  peer	{"to": 3, "vm", "txid", "body": {…}}		to be given to that node's hvhostd, at most once, in order
  *  vm		VM						whenever something of it changes
+ *  host	{"host": HOST}					whenever its QEMU or its mount changes; memory that is free comes with "inventory" only
  *  migration	{"vm", "txid", "from", "to", "status": "active|completed|failed|cancelled", "step": 1…7, "reason", "total_ms", "pause_ms",
  *		 "stop_boot_ns", "resume_boot_ns", "percent", "remaining_bytes", "passes", "needed_pause_ms", "pause_limit_ms", "throttle_percent", "policy": TEXT of
  *		 vm_converge.h, "steps": [{"step": 2, "name": "transfer", "ms": 12.5}…]}
@@ -76,7 +77,10 @@
  *	"offered_to_inc": "…"; a VM whose QEMU is gone is listed too, with qemu "gone", while "ended" has something to say
  *	STATE: starting | prelaunch | inmigrate | running | paused | postmigrate | io-error | shutdown | unresponsive | gone
  * HOST	{"accel": "kvm+slat|kvm|tcg", "accel_reason", "qemu": "7.2.22", "machine": "pc-q35-7.2", "memory_bytes", "memory_free_bytes",
- *	 "cpus", "missing": ["return-path"…], "agent_incarnation": "…", "volume": "/srv/csv"}
+ *	 "cpus", "missing": ["return-path"…], "qemu_reason": "", "agent_incarnation": "…", "volume": "/srv/csv", "mount": "/srv/csv",
+ *	 "mount_state": "alive|waits|joining|none|dead", "mount_reason", "mount_command"}
+ *	volume: "" where its mount is no place for VMs (hvhost/hvhostd_mount.h); mount: where it would be.  qemu_reason: QEMU could not be asked
+ *	yet what it can do, and is asked again
  *
  * Pure; one thread.
  */

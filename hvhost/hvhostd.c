@@ -98,82 +98,7 @@ void hvd_event(struct hvd *d, const char *severity, const char *vm, const char *
 	hvd_line_event(d, "event", json_pack("{s:s, s:s, s:s, s:s}", "severity", severity, "vm", vm, "text", text, "command", command));
 }
 
-/* ---- facts of this host -------------------------------------------------------------------------------------------------------- */
-
-struct probe_qemu { struct hvd *d; struct proc p; struct mon *mon; struct waitq wq; bool ended, ready, broken; };
-
-static void probe_exited(struct proc *p)
-{
-	struct probe_qemu *r = container_of(p, struct probe_qemu, p);
-
-	r->ended = true;
-	sched_wake_all(r->d->sched, &r->wq);
-}
-
-static void probe_ready(void *arg)
-{
-	struct probe_qemu *r = arg;
-
-	r->ready = true;
-	sched_wake_all(r->d->sched, &r->wq);
-}
-
-static void probe_broken(void *arg, const struct csv_err *err)
-{
-	struct probe_qemu *r = arg;
-
-	(void)err;
-	r->broken = true;
-	sched_wake_all(r->d->sched, &r->wq);
-}
-
-static void probe_event(void *arg, const char *name, const json_t *data, uint64_t stamp_us)
-{
-	(void)arg, (void)name, (void)data, (void)stamp_us;
-}
-
-/* What this node's QEMU is and can do, asked of one that has no machine. */
-static void probe_qemu(struct hvd *d)
-{
-	struct probe_qemu r = { .d = d, .p.exited = probe_exited };
-	struct qmp_events ev = { .ready = probe_ready, .event = probe_event, .broken = probe_broken, .arg = &r };
-	char sock[300], log[300], chardev[340];
-	char *argv[] = { (char *)d->opt.qemu, "-S", "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-chardev", chardev,
-			 "-mon", "chardev=q,mode=control", NULL };
-	struct csv_err err = CSV_ERR_INIT;
-	unsigned v[3];
-
-	waitq_init(&r.wq);
-	snprintf(sock, sizeof(sock), "%s/probe.qmp", d->opt.run_dir);
-	snprintf(log, sizeof(log), "%s/probe.log", d->opt.run_dir);
-	snprintf(chardev, sizeof(chardev), "socket,id=q,path=%s,server=on,wait=off", sock);
-	snprintf(d->qemu_version, sizeof(d->qemu_version), "unknown");
-	snprintf(d->missing, sizeof(d->missing), "QEMU");
-	if (proc_spawn(&r.p, d->loop, d->base, "probe", argv, NULL, 0, log, &err)) {
-		hvd_event(d, "error", "", "", "QEMU cannot be started: %s", err.text);
-		return;
-	}
-	if (mon_open(d->loop, sock, sched_now_ns(d->sched) + 20 * NS_PER_SEC, &ev, &r.mon))
-		csv_panic("out of memory");
-	while (!r.ready && !r.broken && !r.ended)
-		sched_wait(d->sched, &r.wq);
-	if (r.ready) {
-		qmp_version(mon_qmp(r.mon), v);
-		snprintf(d->qemu_version, sizeof(d->qemu_version), "%u.%u.%u", v[0], v[1], v[2]);
-		if (vm_capabilities_check(mon_qmp(r.mon), d->sched, &err))
-			snprintf(d->missing, sizeof(d->missing), "%.150s", strchr(err.text, '"') ? strchr(err.text, '"') : "capabilities");
-		else
-			d->missing[0] = '\0';
-	} else {
-		hvd_event(d, "error", "", "", "%s does not run as it should: %s has its words", d->opt.qemu, log);
-	}
-	mon_close(r.mon);
-	proc_kill(&r.p);
-	while (!r.ended)
-		sched_wait(d->sched, &r.wq);
-	proc_forget(&r.p);
-	unlink(sock);
-}
+/* ---- start ------------------------------------------------------------------------------------------------------------------- */
 
 /* --accel kvm is an order: what the probe says against it is told, and VMs use KVM all the same where the device can be opened. */
 static void kvm_by_order(struct hvd *d)
@@ -191,7 +116,7 @@ static void start_coro(void *arg)
 	struct hvd *d = arg;
 	struct csv_err err = CSV_ERR_INIT;
 
-	probe_qemu(d);
+	hvd_host_begin(d);
 	if (d->opt.accel == VM_ACCEL_TCG)
 		d->accel = (struct accel_report){ .accel = VM_ACCEL_TCG, .reason = "chosen by --accel" };
 	else

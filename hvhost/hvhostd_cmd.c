@@ -53,7 +53,7 @@ json_t *hvd_vm_json(struct hvd *d, struct hvd_vm *v, bool inventory)
 	return o;
 }
 
-static json_t *host_json(struct hvd *d)
+json_t *hvd_host_json(struct hvd *d)
 {
 	uint64_t used = 0;
 	json_t *missing = json_array();
@@ -66,10 +66,12 @@ static json_t *host_json(struct hvd *d)
 	snprintf(list, sizeof(list), "%s", d->missing);
 	for (char *w = strtok_r(list, " ", &save); w; w = strtok_r(NULL, " ", &save))
 		json_array_append_new(missing, json_string(w));
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:o, s:o, s:s}", "accel", accel_text(&d->accel), "accel_reason", d->accel.reason,
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:o, s:s, s:o, s:s, s:s, s:s, s:s, s:s}", "accel", accel_text(&d->accel), "accel_reason", d->accel.reason,
 			 "qemu", d->qemu_version, "machine", VMCONF_MACHINE, "memory_bytes", (json_int_t)d->memory_bytes, "memory_free_bytes",
 			 (json_int_t)(used < d->memory_bytes ? d->memory_bytes - used : 0), "cpus", (int)d->cpus, "missing", missing,
-			 "agent_incarnation", agent_u64(d->own_inc), "volume", d->opt.volume);
+			 "qemu_reason", d->qemu_reason, "agent_incarnation", agent_u64(d->own_inc), "volume",
+			 mount_is_place(d->mount.state) ? d->opt.volume : "", "mount", d->opt.volume, "mount_state", mount_state_name(d->mount.state),
+			 "mount_reason", d->mount.reason, "mount_command", d->mount.command);
 }
 
 /* NULL: a QEMU has not been looked at yet, its inventory would be a guess. */
@@ -86,7 +88,7 @@ static json_t *inventory(struct hvd *d)
 		if (vm_current(v->vm) || vm_sm(v->vm)->ended)
 			json_array_append_new(vms, hvd_vm_json(d, v, true));
 	}
-	return json_pack("{s:i, s:o, s:o}", "api", AGENT_API, "host", host_json(d), "vms", vms);
+	return json_pack("{s:i, s:o, s:o}", "api", AGENT_API, "host", hvd_host_json(d), "vms", vms);
 }
 
 /* For hello: what is known, known or not. */
@@ -98,7 +100,7 @@ static json_t *present(struct hvd *d)
 	HASH_ITER(hh, d->vms, v, tmp)
 		if (vm_current(v->vm))
 			json_array_append_new(vms, hvd_vm_json(d, v, false));
-	return json_pack("{s:i, s:o, s:o}", "api", AGENT_API, "host", host_json(d), "vms", vms);
+	return json_pack("{s:i, s:o, s:o}", "api", AGENT_API, "host", hvd_host_json(d), "vms", vms);
 }
 
 /* ---- hello, view ---------------------------------------------------------------------------------------------------------- */
@@ -413,6 +415,11 @@ static void on_migrate(const struct cmd *c)
 	v = owned(c, &txid);
 	if (!v)
 		return;
+	if (*c->d->qemu_reason) {
+		snprintf(text, sizeof(text), "%s: %s", c->d->node, c->d->qemu_reason);
+		reply(c, RPC_UNSUPPORTED, text, NULL);
+		return;
+	}
 	if (*c->d->missing) {
 		snprintf(text, sizeof(text), "QEMU %s on %s lacks %s: install QEMU 7.2 or newer", c->d->qemu_version, c->d->node, c->d->missing);
 		reply(c, RPC_UNSUPPORTED, text, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * hvhostd_internal.h - shared by the daemon's files: hvhostd.c (options, start, stop), hvhostd_inst.c (QEMUs: made, found again, ended),
- * hvhostd_line.c (migratord's line), hvhostd_cmd.c and hvhostd_vmcmd.c (its commands).
+ * hvhostd_internal.h - shared by the daemon's files: hvhostd.c (options, start, stop), hvhostd_host.c (facts of this host), hvhostd_inst.c
+ * (QEMUs: made, found again, ended), hvhostd_line.c (migratord's line), hvhostd_cmd.c and hvhostd_vmcmd.c (its commands).
  */
 #ifndef CSVFS_HVHOST_HVHOSTD_INTERNAL_H
 #define CSVFS_HVHOST_HVHOSTD_INTERNAL_H
@@ -11,6 +11,7 @@
 #include "hvhost/agent.h"
 #include "hvhost/hvhostd_accel.h"
 #include "hvhost/hvhostd_mon.h"
+#include "hvhost/hvhostd_mount.h"
 #include "hvhost/hvhostd_proc.h"
 #include "hvhost/hvhostd_work.h"
 #include "hvhost/vm.h"
@@ -98,7 +99,15 @@ struct hvd {
 	/* facts of this host */
 	struct accel_report accel;
 	char qemu_version[32];
-	char missing[160];		/* capabilities that QEMU lacks, with blanks between */
+	char missing[160];		/* capabilities that QEMU lacks, with blanks between; "QEMU": it could not be asked */
+	char qemu_reason[300];		/* why not, and when it is asked again */
+	char mount_dir[400];		/* the volume's folder as the kernel names it */
+	struct mount_facts mount_facts;
+	struct mount_report mount;
+	struct timer mount_timer;
+	bool mount_looking, mount_hangs;	/* a look is under way; a question to the mount itself has not come back */
+	uint64_t mount_ask_ns;		/* its csvfsd is not asked before */
+	unsigned mount_mute;		/* so often it has not answered */
 	uint64_t memory_bytes;
 	unsigned cpus;
 };
@@ -109,6 +118,9 @@ struct hvd_vm *hvd_vm_find(struct hvd *d, const char *name);
 void hvd_vm_drop(struct hvd *d, struct hvd_vm *v);
 struct hvd_vm *hvd_vm_of(struct vm *vm, struct hvd *d);
 void hvd_event(struct hvd *d, const char *severity, const char *vm, const char *command, const char *fmt, ...) csv_printf_like(5, 6);
+
+/* hvhostd_host.c: what this host is and can do, looked at again and again */
+void hvd_host_begin(struct hvd *d);				/* in a coroutine; returns when all of it is known */
 
 /* hvhostd_inst.c */
 extern const struct vm_host_ops hvd_host_ops;
@@ -146,6 +158,7 @@ void hvd_line_propose(struct hvd *d, struct hvd_vm *v, const struct lease_cas *c
 void hvd_command(struct hvd *d, uint64_t conn, const struct agent_msg *m);
 void hvd_disconnected(struct hvd *d);
 json_t *hvd_vm_json(struct hvd *d, struct hvd_vm *v, bool inventory);
+json_t *hvd_host_json(struct hvd *d);
 
 /* hvhostd_vmcmd.c: those that wait for the volume or for QEMU */
 bool hvd_slow_command(struct hvd *d, uint64_t conn, const struct agent_msg *m);	/* false: not one of them */

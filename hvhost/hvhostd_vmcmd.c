@@ -136,13 +136,16 @@ static int want(struct vol *v)
 	return rc;
 }
 
+/* "mounted": the volume is, still, so nothing is missing because it is not. */
 static int list(struct vol *v)
 {
 	json_t *items = NULL;
+	char dir[512];
 	int rc = store_list(v->volume, &items, &v->err);
 
+	mount_dir(v->volume, dir, sizeof(dir));
 	if (!rc)
-		v->ret = json_pack("{s:o}", "items", items);
+		v->ret = json_pack("{s:o, s:b}", "items", items, "mounted", mount_is_there("/proc/self/mountinfo", dir));
 	return rc;
 }
 

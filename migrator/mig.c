@@ -218,7 +218,8 @@ static void on_lost(void *arg, int err)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
 
-int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg, const json_t *past, struct mig **ret, struct csv_err *err)
+int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg, const json_t *past, const json_t *kept, struct mig **ret,
+	    struct csv_err *err)
 {
 	struct mig *m = calloc(1, sizeof(*m));
 	struct cluster_user u = { .suspend = on_suspend, .view = on_view, .msg = on_msg, .lost = on_lost, .arg = m };
@@ -240,6 +241,7 @@ int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg
 	m->vms = json_object();
 	m->said = json_object();
 	mig_agent_init(m);
+	mig_known_load(m, kept);
 	rc = m->vms && m->said ? mig_events_load(m, past) : -ENOMEM;
 	if (!rc)
 		rc = mig_leases_new(m);
@@ -263,6 +265,7 @@ void mig_free(struct mig *m)
 		return;
 	mig_leases_free(m);
 	mig_agent_done(m);
+	mig_known_done(m);
 	mig_items_free(m);
 	mig_events_free(m);
 	json_decref(m->host);

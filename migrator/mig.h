@@ -6,7 +6,7 @@
  *	mig_agent.c	the line to this node's hvhostd		mig_call.c	commands to the hvhostd of any node; requests of csvctl
  *	mig_event.c	the event log				mig_job.c	long work
  *	mig_lease.c	leases: carried, proposed, told		mig_ha.c	level-triggered: what the leases want of whom
- *	mig_proof.c	fencing, execution proofs		mig_cold.c	after all were off
+ *	mig_proof.c	fencing, execution proofs		mig_known.c	what is known when nobody remembers; the durable copy
  *	mig_vm.c	create, start, stop, delete, show	mig_move.c	migrations; mig_plan.c: what one would be like
  *	mig_node.c	drain, resume, shut down, confirm	mig_place.c	where to
  *
@@ -74,6 +74,8 @@ struct mig_port_ops {
 	bool (*agent_send)(struct mig_port *p, const char *line, size_t len);
 	/* An event for the durable log of this node, one JSON text. */
 	void (*event_append)(struct mig_port *p, const char *text);
+	/* The durable copy of what mig_known.c keeps: replaces the last one; mig_new() is given it in the next life. */
+	void (*keep)(struct mig_port *p, const char *text);
 	/* done() is called once, later. */
 	void (*hbeat_read)(struct mig_port *p, struct mig_hbeat_req *r);
 	/*
@@ -86,8 +88,12 @@ struct mig_port { const struct mig_port_ops *ops; };
 
 struct mig;
 
-/* Before cluster_start(): registers itself with env->cluster.  `past`: events of the durable log, oldest first, or NULL; borrowed. */
-int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg, const json_t *past, struct mig **ret, struct csv_err *err);
+/*
+ * Before cluster_start(): registers itself with env->cluster.  `past`: events of the durable log, oldest first; `kept`: what keep() was given
+ * last; either may be NULL; borrowed.
+ */
+int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg, const json_t *past, const json_t *kept, struct mig **ret,
+	    struct csv_err *err);
 void mig_free(struct mig *m);
 
 /* From the shell: the line to hvhostd. */

@@ -167,15 +167,20 @@ static void vm_keep(struct mig *m, json_t *vm)
 		json_object_set(m->vms, name, vm);
 }
 
+static void host_keep(struct mig *m, const json_t *data)
+{
+	json_decref(m->host);
+	m->host = json_deep_copy(json_object_get(data, "host"));
+	if (mig_int(m->host, "memory_free_bytes"))
+		json_object_set_new(m->host, "memory_free_bytes", json_integer(mig_int(m->host, "memory_free_bytes") / HOST_STEP_BYTES * HOST_STEP_BYTES));
+}
+
 static void inventory_keep(struct mig *m, const json_t *data)
 {
 	json_t *v;
 	size_t i;
 
-	json_decref(m->host);
-	m->host = json_deep_copy(json_object_get(data, "host"));
-	if (mig_int(m->host, "memory_free_bytes"))
-		json_object_set_new(m->host, "memory_free_bytes", json_integer(mig_int(m->host, "memory_free_bytes") / HOST_STEP_BYTES * HOST_STEP_BYTES));
+	host_keep(m, data);
 	json_object_clear(m->vms);
 	json_array_foreach(json_object_get(data, "vms"), i, v)
 		vm_keep(m, v);
@@ -316,6 +321,10 @@ static void on_event(struct mig *m, const struct agent_msg *msg)
 	if (!strcmp(msg->name, "vm")) {
 		vm_keep(m, msg->body);
 		host_changed(m);
+	} else if (!strcmp(msg->name, "host")) {
+		host_keep(m, d);
+		host_changed(m);
+		mig_poke(m);
 	} else if (!strcmp(msg->name, "propose")) {
 		mig_leases_agent_proposes(m, d);
 	} else if (!strcmp(msg->name, "peer")) {

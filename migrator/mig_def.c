@@ -140,6 +140,7 @@ static void refresh_coro(void *arg)
 	uint32_t host = mig_any_host(m);
 	struct mig_answer a = { 0 };
 	char key[MIG_KEY_MAX];
+	bool whole;
 	json_t *d;
 	size_t i;
 
@@ -147,12 +148,15 @@ static void refresh_coro(void *arg)
 		gone.list = json_object_get(a.data, "items");
 		json_array_foreach(gone.list, i, d)
 			keep(m, host, d);
-		if (json_is_array(gone.list))
+		whole = json_is_array(gone.list) && json_is_true(json_object_get(a.data, "mounted"));
+		if (whole)
 			mig_items_each(m, "def/", find_gone, &gone);
 		for (unsigned k = 0; k < gone.n; k++) {
 			snprintf(key, sizeof(key), "def/%s", gone.vm[k]);
 			mig_item_put_take(m, key, NULL);
 		}
+		if (whole)
+			mig_known_read(m);
 		json_array_foreach(gone.list, i, d)
 			give_lease(m, d);
 	}

@@ -300,6 +300,7 @@ void mig_look_coro(void *arg)
 			continue;
 		mig_proof_view(m);
 		mig_defs_refresh(m);
+		mig_known_look(m);
 		look(m);
 		mig_moves_look(m);
 	}
@@ -329,6 +330,8 @@ json_t *mig_ha_status(struct mig *m, const json_t *args)
 						    (int)l->failures));
 		json_decref(note);
 	}
+	if (m->view && mig_settled(m))
+		mig_known_tell(m, reply, true);
 	if (!m->view)
 		json_object_set_new(reply, "code", json_integer(RPC_NO_QUORUM)),
 			json_object_set_new(reply, "message", json_string("no quorum: nothing is restarted; see: csvctl cluster status"));

@@ -94,6 +94,13 @@ struct mig {
 	bool look_now;
 	struct cds_list_head proofs;
 	struct cds_list_head moves;	/* mig_move.c: those that a job of this leader sees to */
+
+	/* mig_known.c */
+	json_t *past_defs;		/* name -> definition, of the durable copy */
+	char *kept;			/* the durable copy as it was given last */
+	struct job keep_job;
+	uint64_t unknown_ns;		/* since when VMs are not known; 0: they are */
+	char unknown_said[128];
 };
 
 static inline uint64_t mig_now(const struct mig *m) { return clock_mono_ns(m->env->clock); }
@@ -121,6 +128,8 @@ const json_t *mig_item_get(const struct mig *m, const char *key);	/* NULL: none 
 /* Here at once, to the others by message; takes value (NULL: removes). */
 void mig_item_put_take(struct mig *m, const char *key, json_t *value);
 void mig_item_got(struct mig *m, uint32_t from, const json_t *msg);
+/* Of the durable copy, as "put" carries it; before the first view. */
+void mig_item_load(struct mig *m, const json_t *put);
 void mig_items_tell(struct mig *m);				/* all, after a view change */
 void mig_items_free(struct mig *m);
 /* Calls fn for all whose key begins with `prefix`; fn may not change items.  False from fn ends it. */

@@ -5,6 +5,8 @@
  *	job/ID		a job			migration/TXID	a live migration
  *	host/NODE	a node's HOST and VMs	node/NODE	drained, quarantined, losses
  *	away/NODE	its migratord ended	def/NAME	a definition on the volume
+ *	defs		they have been read	pin/VM		where it is started first
+ *	deleting/VM	a delete is under way
  *
  * Nothing here decides who may run: that is the leases'.  A value that two sides changed apart is the one of the higher revision.
  *
@@ -17,7 +19,7 @@
  *
  * One thread.
  */
-#include "migrator/mig_internal.h"
+#include "migrator/mig_work.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -92,7 +94,18 @@ static bool keep(struct mig *m, const char *key, uint64_t rev, uint32_t by, json
 	i->value = json_incref(value);
 	i->rev = rev;
 	i->by = by;
+	mig_known_changed(m, key);
 	return true;
+}
+
+void mig_item_load(struct mig *m, const json_t *put)
+{
+	const char *key = mig_text(put, "k");
+	json_int_t rev = mig_int(put, "r"), by = mig_int(put, "b");
+	json_t *v = json_object_get(put, "v");
+
+	if (*key && strlen(key) < MIG_KEY_MAX && rev > 0 && by > 0 && (json_is_object(v) || json_is_null(v)))
+		keep(m, key, (uint64_t)rev, (uint32_t)by, v);
 }
 
 static void tell(struct mig *m, const struct mig_item *i)

@@ -2,12 +2,14 @@
 /*
  * mig_node.c - nodes as places for VMs: emptied, used again, left; and counted when they are lost.
  *
- *	node/N	{"drained": bool, "left": bool, "left_incarnation", "losses": [real ms...], "quarantined_until_real_ms"}
+ *	node/N	{"drained": bool, "by_operator": bool, "left": bool, "left_incarnation", "losses": [real ms...], "quarantined_until_real_ms"}
  *
  * Invariants
  *  ND1 Draining never stops a VM: one that cannot move stays, and the answer says why (for each).
  *  ND3 A node whose migratord ended while corosync's ring stayed as it was (item away/N names the ring) lives: it is neither fenced nor
  *      counted as lost, and nothing is taken from it.  In the next ring nobody knows that any more, and it is a lost node as any other.
+ *  ND4 One that was drained by a person stays drained until a person resumes it, whoever restarts meanwhile, all nodes at once too (KN1); one that
+ *      a shutdown drained is used again when it is back.
  *  ND2 A node says that it is off (own release) only when no VM is on it and no lease is its own; then its daemon leaves.
  *
  * One thread.
@@ -173,12 +175,14 @@ static void move_away(struct mig_job *j, uint32_t nodeid, const char *vm, json_t
 }
 
 /* RPC_OK: empty.  RPC_PARTIAL: some stayed. */
-static enum rpc_code drain(struct mig_job *j, uint32_t nodeid, json_t *moved, json_t *stayed)
+static enum rpc_code drain(struct mig_job *j, uint32_t nodeid, bool by_operator, json_t *moved, json_t *stayed)
 {
 	struct names *n = calloc(1, sizeof(*n));
 	json_t *f = flags_of(j->m, nodeid);
 
 	json_object_set_new(f, "drained", json_true());
+	if (by_operator)
+		json_object_set_new(f, "by_operator", json_true());
 	flags_put(j->m, nodeid, f);
 	if (!n)
 		return RPC_FAILED;
@@ -217,7 +221,7 @@ static void drain_job(struct mig_job *j)
 	char text[400];
 
 	mig_event(j->m, "info", mig_node_name(j->m, nodeid), "", "is drained");
-	code = drain(j, nodeid, moved, stayed);
+	code = drain(j, nodeid, true, moved, stayed);
 	stayed_text(stayed, text, sizeof(text));
 	mig_job_done_take(j, code, result_of(j->m, nodeid, code ? "drained, not empty" : "drained", moved, stayed), "%s%s",
 			  code ? "some VMs stayed where they are: " : "", text);
@@ -279,6 +283,7 @@ json_t *mig_node_resume(const struct mig_ask *a)
 	if (!a->dry_run) {
 		f = flags_of(a->m, nodeid);
 		json_object_del(f, "drained");
+		json_object_del(f, "by_operator");
 		json_object_del(f, "left");
 		json_object_del(f, "losses");
 		json_object_del(f, "quarantined_until_real_ms");
@@ -323,7 +328,7 @@ static void shutdown_job(struct mig_job *j)
 	uint32_t nodeid = (uint32_t)mig_int(j->args, "nodeid");
 	json_t *moved = json_array(), *stayed = json_array(), *f;
 	uint64_t end;
-	enum rpc_code code = drain(j, nodeid, moved, stayed);
+	enum rpc_code code = drain(j, nodeid, false, moved, stayed);
 	char text[400];
 
 	stayed_text(stayed, text, sizeof(text));
@@ -391,7 +396,8 @@ void mig_node_view(struct mig *m)
 		return;
 	f = flags_of(m, m->cfg.self);
 	json_object_del(f, "left");
-	json_object_del(f, "drained");
+	if (!json_is_true(json_object_get(f, "by_operator")))	/* ND4 */
+		json_object_del(f, "drained");
 	flags_put(m, m->cfg.self, f);
 }
 
@@ -399,6 +405,42 @@ void mig_node_leave(struct mig *m)
 {
 	if (!m->leaving)
 		m->leaving = !mig_spawn(m, "leave", leave_coro, m);
+}
+
+/* What keeps VMs from it, for people. */
+static void add_problem(json_t *list, const char *text)
+{
+	if (*text)
+		json_array_append_new(list, json_string(text));
+}
+
+static json_t *problem_of(const struct mig *m, uint32_t id)
+{
+	const json_t *h = json_object_get(mig_host_of(m, id), "host"), *w;
+	json_t *list = json_array(), *text;
+	size_t i;
+
+	add_problem(list, mig_proof_why(m, id));
+	if (mig_is_member(m, id) && !mig_host_ready(m, id))
+		add_problem(list, "hvhostd does not run there (systemctl start hvhostd)");
+	add_problem(list, mig_text(h, "mount_reason"));
+	add_problem(list, mig_text(h, "qemu_reason"));
+	if (!*mig_text(h, "qemu_reason"))
+		json_array_foreach(json_object_get(h, "missing"), i, w)
+			json_array_append_new(list, json_sprintf("its QEMU %s lacks %s", mig_text(h, "qemu"), json_string_value(w)));
+	if (json_is_true(json_object_get(mig_node_flags(m, id), "drained")))
+		add_problem(list, "is drained");
+	if (mig_int(mig_node_flags(m, id), "quarantined_until_real_ms") > real_ms(m))
+		add_problem(list, "is quarantined after three losses in an hour");
+	text = json_string("");
+	json_array_foreach(list, i, w) {
+		json_t *more = json_sprintf("%s%s%s", json_string_value(text), i ? "; " : "", json_string_value(w));
+
+		json_decref(text);
+		text = more;
+	}
+	json_decref(list);
+	return text;
 }
 
 /* ---- shown ----------------------------------------------------------------------------------------------------------------------------------------- */
@@ -415,12 +457,12 @@ json_t *mig_node_status(struct mig *m, const json_t *args)
 
 		if (n)
 			owned(m, id, n);
-		rpc_reply_add_take(reply, json_pack("{s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:i, s:s, s:I, s:s}", "name", m->cfg.node[i].name, "nodeid",
+		rpc_reply_add_take(reply, json_pack("{s:s, s:i, s:b, s:b, s:b, s:b, s:b, s:i, s:s, s:I, s:s, s:o}", "name", m->cfg.node[i].name, "nodeid",
 						    (int)id, "member", mig_is_member(m, id), "leader", mig_leader(m) == id, "agent",
 						    mig_host_ready(m, id), "drained", json_is_true(json_object_get(f, "drained")), "quarantined",
 						    mig_int(f, "quarantined_until_real_ms") > real_ms(m), "vms", n ? (int)n->n : 0, "accel",
 						    mig_text(json_object_get(h, "host"), "accel"), "memory_free_bytes",
-						    mig_int(json_object_get(h, "host"), "memory_free_bytes"), "fencing", mig_proof_why(m, id)));
+						    mig_int(json_object_get(h, "host"), "memory_free_bytes"), "fencing", mig_proof_why(m, id), "problem", problem_of(m, id)));
 		free(n);
 	}
 	return reply;

@@ -44,6 +44,16 @@ static json_int_t memory_left(const struct mig *m, uint32_t nodeid, const char *
 	return mig_int(h, "memory_bytes") ? csv_min(left, all) : left;
 }
 
+/* hvhost/hvhostd_mount.h */
+static const char *mount_refuses(const json_t *h)
+{
+	const char *st = mig_text(h, "mount_state");
+
+	if (!strcmp(st, "dead"))
+		return "has a dead mount of the volume: its csvfsd is gone, or gave it up";
+	return !strcmp(st, "joining") ? "has not mounted the volume yet" : "has no volume mounted";
+}
+
 const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *vm)
 {
 	const json_t *h = json_object_get(mig_host_of(m, nodeid), "host"), *d = mig_def(m, vm);
@@ -54,7 +64,9 @@ const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *
 	if (!mig_host_ready(m, nodeid))
 		return "has no hvhostd running";
 	if (!*mig_text(h, "volume"))
-		return "has no volume mounted";
+		return mount_refuses(h);
+	if (*mig_text(h, "qemu_reason"))
+		return "has a QEMU that could not be asked yet what it can do";
 	if (json_array_size(json_object_get(h, "missing")))
 		return "has a QEMU that cannot migrate as it must";
 	if (json_is_true(json_object_get(mig_node_flags(m, nodeid), "drained")))

@@ -88,9 +88,8 @@ json_t *mig_vm_list(struct mig *m, const json_t *args)
 		rpc_reply_add_take(reply, item(m, leasedb_at(db, i)));
 	if (i < leasedb_count(db))
 		json_object_set_new(reply, "next", json_integer(i));
-	if (leasedb_suspects(db))
-		rpc_reply_warn(reply, "cold start: %u nodes have not said yet what they run; VMs that may run there wait; see: csvctl ha status",
-			       leasedb_suspects(db));
+	else
+		mig_known_tell(m, reply, true);
 	return reply;
 }
 
@@ -106,8 +105,15 @@ json_t *mig_vm_show(const struct mig_ask *a)
 
 	if (!mig_settled(m))
 		return unknown(m);
-	if (!l)
-		return rpc_reply_error(RPC_NOT_FOUND, "%s: no such VM; see: csvctl vm list", vm);
+	if (!l) {
+		o = mig_known_past(m, vm);
+		if (!o)
+			return mig_known_refuse(m, vm);
+		reply = rpc_reply_new("vm");
+		rpc_reply_add_take(reply, o);
+		mig_known_tell(m, reply, false);
+		return reply;
+	}
 	o = item(m, l);
 	json_object_set_new(o, "owner_incarnation", mig_hex(l->owner_inc));
 	json_object_set_new(o, "peer", json_string(mig_node_name(m, l->peer)));

@@ -36,7 +36,7 @@ static const struct lease *vm_lease(struct mig *m, const char *vm, json_t **ret_
 	} else {
 		l = mig_lease(m, vm);
 		if (!l)
-			*ret_reply = rpc_reply_error(RPC_NOT_FOUND, "%s: no such VM; see: csvctl vm list", vm);
+			*ret_reply = mig_known_refuse(m, vm);
 	}
 	return l;
 }

@@ -65,6 +65,20 @@ const json_t *mig_def(const struct mig *m, const char *vm);		/* {"vm", "want", "
 void mig_defs_refresh(struct mig *m);					/* in a coroutine: asks an agent */
 uint32_t mig_any_host(const struct mig *m);				/* a member whose agent can read the volume; 0 */
 
+/* ---- mig_known.c ------------------------------------------------------------------------------------------------------------------------ */
+
+void mig_known_load(struct mig *m, const json_t *kept);			/* NULL: nothing was kept */
+void mig_known_done(struct mig *m);
+void mig_known_changed(struct mig *m, const char *key);			/* an item: its durable copy follows */
+bool mig_known_all(const struct mig *m);				/* the definitions have been read since the cluster came up */
+void mig_known_read(struct mig *m);					/* they have */
+json_t *mig_known_unknown(const struct mig *m);				/* NULL: VMs are known; {"volume", "reason", "command"} */
+json_t *mig_known_past(struct mig *m, const char *vm);			/* as an item of vm list; NULL: nothing is known of it, or more than that */
+/* KN3: warnings, "unknown", "waits_for_nodes"; with items also those that only the durable copy has. */
+void mig_known_tell(struct mig *m, json_t *reply, bool items);
+json_t *mig_known_refuse(struct mig *m, const char *vm);		/* there is no such VM, or that is not known */
+void mig_known_look(struct mig *m);
+
 /* ---- mig_place.c ------------------------------------------------------------------------------------------------------------------------ */
 
 /* The best node for it; 0 with why: none, and why each is not. */

@@ -57,6 +57,11 @@ static void port_event_append(struct mig_port *p, const char *text)
 	evlog_append(container_of(p, struct migratord, port)->evlog, text);
 }
 
+static void port_keep(struct mig_port *p, const char *text)
+{
+	evlog_keep(container_of(p, struct migratord, port)->evlog, text);
+}
+
 static void port_hbeat_read(struct mig_port *p, struct mig_hbeat_req *r)
 {
 	hbeat_read(container_of(p, struct migratord, port)->loop, r);
@@ -73,7 +78,7 @@ static void port_leave(struct mig_port *p, enum mig_leave how, const char *why)
 	loop_stop(d->loop);
 }
 
-static const struct mig_port_ops port_ops = { port_agent_send, port_event_append, port_hbeat_read, port_leave };
+static const struct mig_port_ops port_ops = { port_agent_send, port_event_append, port_keep, port_hbeat_read, port_leave };
 
 /* ---- csvctl's socket -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -134,6 +139,7 @@ static int cluster_open(struct migratord *d)
 
 static int start(struct migratord *d, json_t **past)
 {
+	json_t *kept = NULL;
 	int rc;
 
 	real_clock_init(&d->clock);
@@ -145,7 +151,7 @@ static int start(struct migratord *d, json_t **past)
 	if (!rc)
 		rc = real_fence_start(d->opt.fence_conf, &d->fence, &d->err);
 	if (!rc)
-		rc = evlog_open(d->opt.state_dir, &d->evlog, past, &d->err);
+		rc = evlog_open(d->opt.state_dir, &d->evlog, past, &kept, &d->err);
 	if (rc)
 		return rc;
 	d->sched = sched_new(&d->clock);
@@ -161,7 +167,8 @@ static int start(struct migratord *d, json_t **past)
 	d->env.rnd = &d->rnd;
 	d->env.log = &d->log;
 	d->env.fence = real_fence_port(d->fence, d->loop);
-	rc = mig_new(&d->env, &d->port, &d->cfg, *past, &d->mig, &d->err);
+	rc = mig_new(&d->env, &d->port, &d->cfg, *past, kept, &d->mig, &d->err);
+	json_decref(kept);
 	if (!rc)
 		rc = rpc_server_new(d->loop, &d->log, SERVICE, 0, on_request, d, &d->srv, &d->err);
 	if (!rc)

@@ -35,7 +35,7 @@ static const char usage[] =
 	"\n"
 	"  --fence FILE         which fence agent switches which node (default /etc/csvfs/fence.conf)\n"
 	"  --agent SOCKET       where hvhostd listens (default " AGENT_SOCKET ")\n"
-	"  --state DIR          where the event log is kept (default /var/lib/csvfs)\n"
+	"  --state DIR          where the event log is kept, and which nodes are drained (default /var/lib/csvfs)\n"
 	"  --parallel N         migrations of one node at once (default 1)\n"
 	"  --bandwidth BITS     limit of one migration, bits a second, or with K, M, G (default: none)\n"
 	"  --downtime MS        the pause that a migration aims at (default 30)\n"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * migratord_file.c - DIR/events.jsonl: an event a line, appended by a thread and synced, replaced by its newer half when it is too long.
+ * DIR/known.json: what the coordinator keeps of nodes and VMs (mig_known.c), written by the same thread, whole or not at all.
  *
  * A line that was cut off by a crash is skipped when it is read again.
  */
@@ -31,7 +32,8 @@ struct evlog {
 	struct line *head, **tail;
 	unsigned queued, lost;
 	bool end;
-	char path[PATH_MAX], tmp[PATH_MAX + 8];
+	char *keep;			/* to be written as known.json; NULL: nothing new */
+	char dir[PATH_MAX - 32], path[PATH_MAX], tmp[PATH_MAX + 8];
 	unsigned lines;
 	int fd;
 };
@@ -97,29 +99,91 @@ static void write_lines(struct evlog *e, struct line *l)
 		replace_by_newer(e);
 }
 
+static bool write_text(int fd, const char *p)
+{
+	size_t n = strlen(p);
+
+	while (n) {
+		ssize_t w = write(fd, p, n);
+
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w <= 0)
+			return false;
+		p += w;
+		n -= (size_t)w;
+	}
+	return !fsync(fd);
+}
+
+static void write_known(struct evlog *e, char *text_take)
+{
+	char path[PATH_MAX], tmp[PATH_MAX];
+	int fd, dir;
+	bool ok;
+
+	snprintf(path, sizeof(path), "%s/known.json", e->dir);
+	snprintf(tmp, sizeof(tmp), "%s/known.json.new", e->dir);
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+	ok = fd >= 0 && write_text(fd, text_take) && !rename(tmp, path);
+	if (!ok)
+		fprintf(stderr, "migratord: %s: %s; which nodes are drained would be forgotten if all were off\n", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	dir = ok ? open(e->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (dir >= 0) {
+		fsync(dir);
+		close(dir);
+	}
+	free(text_take);
+}
+
+static json_t *known_load(const char *dir)
+{
+	char path[PATH_MAX];
+	json_error_t je;
+	json_t *o;
+
+	snprintf(path, sizeof(path), "%s/known.json", dir);
+	if (access(path, F_OK))
+		return NULL;
+	o = json_load_file(path, JSON_REJECT_DUPLICATES, &je);
+	if (!json_is_object(o)) {
+		fprintf(stderr, "migratord: %s: line %d: %s; the other nodes' copies are used\n", path, je.line, o ? "no object" : je.text);
+		json_decref(o);
+		o = NULL;
+	}
+	return o;
+}
+
 static void *writer(void *arg)
 {
 	struct evlog *e = arg;
 	struct line *l;
+	char *keep;
 	bool end;
 
 	do {
 		pthread_mutex_lock(&e->lock);
-		while (!e->head && !e->end)
+		while (!e->head && !e->keep && !e->end)
 			pthread_cond_wait(&e->more, &e->lock);
 		l = e->head;
 		e->head = NULL;
 		e->tail = &e->head;
 		e->queued = 0;
+		keep = e->keep;
+		e->keep = NULL;
 		end = e->end;
 		pthread_mutex_unlock(&e->lock);
 		if (l)
 			write_lines(e, l);
-	} while (!end || l);
+		if (keep)
+			write_known(e, keep);
+	} while (!end || l || keep);
 	return NULL;
 }
 
-int evlog_open(const char *dir, struct evlog **ret, json_t **ret_past, struct csv_err *err)
+int evlog_open(const char *dir, struct evlog **ret, json_t **ret_past, json_t **ret_kept, struct csv_err *err)
 {
 	struct evlog *e = calloc(1, sizeof(*e));
 
@@ -129,6 +193,11 @@ int evlog_open(const char *dir, struct evlog **ret, json_t **ret_past, struct cs
 		free(e);
 		return csv_err_set(err, -errno, "%s: cannot be made: %s", dir, strerror(errno));
 	}
+	if (strlen(dir) >= sizeof(e->dir)) {
+		free(e);
+		return csv_err_set(err, -ENAMETOOLONG, "%.100s...: too long for a folder", dir);
+	}
+	snprintf(e->dir, sizeof(e->dir), "%s", dir);
 	snprintf(e->path, sizeof(e->path), "%s/events.jsonl", dir);
 	snprintf(e->tmp, sizeof(e->tmp), "%s.new", e->path);
 	e->fd = open(e->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
@@ -148,8 +217,22 @@ int evlog_open(const char *dir, struct evlog **ret, json_t **ret_past, struct cs
 		free(e);
 		return csv_err_set(err, -EAGAIN, "no thread for the event log");
 	}
+	*ret_kept = known_load(dir);
 	*ret = e;
 	return 0;
+}
+
+void evlog_keep(struct evlog *e, const char *text)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		return;
+	pthread_mutex_lock(&e->lock);
+	free(e->keep);
+	e->keep = copy;
+	pthread_cond_signal(&e->more);
+	pthread_mutex_unlock(&e->lock);
 }
 
 void evlog_append(struct evlog *e, const char *text)

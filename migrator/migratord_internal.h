@@ -5,7 +5,7 @@
  *	migratord.c		main: order of start and stop, signals, csvctl's socket
  *	migratord_conf.c	command line, corosync's node list, the node's incarnation
  *	migratord_agent.c	the socket of this node's hvhostd
- *	migratord_file.c	the durable event log
+ *	migratord_file.c	the durable event log; the durable copy of what is known of nodes and VMs
  *	migratord_hbeat.c	heartbeats of other nodes on the disks
  */
 #ifndef CSVFS_MIGRATOR_MIGRATORD_INTERNAL_H
@@ -77,8 +77,9 @@ void agent_line_stop(struct agent_line *a);
 bool agent_line_send(struct agent_line *a, const char *line, size_t len);
 
 /* ---- migratord_file.c: a thread writes, so that a slow disk stops nobody */
-/* ret_past: what is there, oldest first (a JSON array, to be released). */
-int evlog_open(const char *dir, struct evlog **ret, json_t **ret_past, struct csv_err *err);
+/* ret_past: what is there, oldest first; ret_kept: what evlog_keep() was given last, NULL when there is none.  Both to be released. */
+int evlog_open(const char *dir, struct evlog **ret, json_t **ret_past, json_t **ret_kept, struct csv_err *err);
+void evlog_keep(struct evlog *e, const char *text);	/* DIR/known.json, replaced as a whole */
 void evlog_append(struct evlog *e, const char *text);
 void evlog_close(struct evlog *e);	/* after all is on the disk; NULL allowed */
 

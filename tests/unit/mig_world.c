@@ -174,6 +174,14 @@ static void event_append(struct mig_port *p, const char *text)
 		fprintf(stderr, "%8.3f n%u event %s\n", (double)n->w->clk.now_ns / 1e9, n->id, text);
 }
 
+static void keep(struct mig_port *p, const char *text)
+{
+	struct mw_node *n = container_of(p, struct mw_node, port);
+
+	free(n->kept);
+	n->kept = strdup(text);
+}
+
 static void hbeat_done(struct later *l)
 {
 	struct mw *w = l->n->w;
@@ -212,7 +220,7 @@ static void port_leave(struct mig_port *p, enum mig_leave how, const char *why)
 	mw_later(n, 0, (struct later){ 0 }, do_leave);
 }
 
-static const struct mig_port_ops port_ops = { mw_agent_send, event_append, hbeat_read, port_leave };
+static const struct mig_port_ops port_ops = { mw_agent_send, event_append, keep, hbeat_read, port_leave };
 
 static void fence_done(struct later *l)
 {
@@ -283,6 +291,7 @@ static void daemon_up(struct mw_node *n)
 				.throttle_percent = 80,
 				.left = n->left };
 	struct csv_err err = CSV_ERR_INIT;
+	json_t *kept = n->kept ? json_loads(n->kept, 0, NULL) : NULL;
 
 	for (uint32_t i = 1; i <= MW_NODES; i++) {
 		c.node[i - 1].nodeid = i;
@@ -294,7 +303,8 @@ static void daemon_up(struct mw_node *n)
 	n->fence.ops = &fence_ops;
 	n->env = (struct env){ .sched = n->s, .clock = &w->clk.clock, .rnd = &w->rnd, .log = &w->log, .fence = &n->fence };
 	n->env.cluster = cluster_new(n->s, &n->cport, ++w->life);
-	ck_assert(!mig_new(&n->env, &n->port, &c, NULL, &n->m, &err));
+	ck_assert(!mig_new(&n->env, &n->port, &c, NULL, kept, &n->m, &err));
+	json_decref(kept);
 	n->daemon = true;
 	ck_assert(!cluster_start(n->env.cluster));
 }
@@ -377,6 +387,20 @@ void mw_heal(struct mw *w)
 	for (uint32_t i = 1; i <= MW_NODES; i++)
 		w->node[i].part = 0;
 	new_ring(w, 0);
+}
+
+void mw_all_off(struct mw *w)
+{
+	for (uint32_t i = 1; i <= MW_NODES; i++)
+		mw_power_cut(w, i);
+}
+
+void mw_mount_is(struct mw *w, uint32_t id, const char *state, const char *reason, const char *command)
+{
+	w->node[id].mount_state = state;
+	w->node[id].mount_reason = reason;
+	w->node[id].mount_command = command;
+	mw_host_news(w, id);
 }
 
 void mw_new_ring(struct mw *w)
@@ -503,8 +527,10 @@ void mw_free(struct mw *w)
 {
 	struct later *l, *tmp;
 
-	for (uint32_t i = 1; i <= MW_NODES; i++)
+	for (uint32_t i = 1; i <= MW_NODES; i++) {
 		daemon_down(&w->node[i]);
+		free(w->node[i].kept);
+	}
 	cds_list_for_each_entry_safe(l, tmp, &w->later, node)
 		free(l);
 	json_decref(w->reply);

@@ -58,6 +58,9 @@ struct mw_node {
 	uint64_t proposals;
 	json_int_t memory;
 	bool mute;			/* takes commands, answers none */
+	/* the volume here: NULL state: "alive"; said by mw_host_news() */
+	const char *mount_state, *mount_reason, *mount_command, *qemu_reason;
+	char *kept;			/* the durable copy; it outlives everything */
 	unsigned n_kill;
 };
 
@@ -106,6 +109,9 @@ void mw_agent_kill(struct mw *w, uint32_t id);
 void mw_agent_start(struct mw *w, uint32_t id);
 void mw_cut(struct mw *w, uint32_t id);			/* from the others */
 void mw_heal(struct mw *w);
+void mw_all_off(struct mw *w);
+void mw_mount_is(struct mw *w, uint32_t id, const char *state, const char *reason, const char *command);	/* told at once, where somebody listens */
+void mw_host_news(struct mw *w, uint32_t id);
 void mw_new_ring(struct mw *w);				/* of all, with the same members */
 
 /* ---- VMs */

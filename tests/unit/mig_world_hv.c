@@ -50,6 +50,11 @@ static void tell_vm(struct mw_node *n, struct mw_vm *v)
 	says(n, agent_event_new("vm", 1, 1, vm_json(v)));
 }
 
+static bool mounted(const struct mw_node *n)
+{
+	return !n->mount_state || !strcmp(n->mount_state, "alive") || !strcmp(n->mount_state, "waits");
+}
+
 static json_t *host_json(struct mw_node *n)
 {
 	json_int_t free_bytes = n->memory;
@@ -57,8 +62,15 @@ static json_t *host_json(struct mw_node *n)
 	for (unsigned i = 0; i < MW_VMS && *n->vm[i].name; i++)
 		if (n->vm[i].there && mw_def_of(n->w, n->vm[i].name))
 			free_bytes -= mw_def_of(n->w, n->vm[i].name)->memory;
-	return json_pack("{s:s, s:s, s:I, s:I, s:s, s:[]}", "accel", "tcg", "accel_reason", "no /dev/kvm", "memory_bytes", n->memory,
-			 "memory_free_bytes", free_bytes, "volume", "/srv/csv", "missing");
+	return json_pack("{s:s, s:s, s:I, s:I, s:s, s:[], s:s, s:s, s:s, s:s, s:s}", "accel", "tcg", "accel_reason", "no /dev/kvm", "memory_bytes", n->memory,
+			 "memory_free_bytes", free_bytes, "volume", mounted(n) ? "/srv/csv" : "", "missing", "mount", "/srv/csv", "mount_state",
+			 n->mount_state ? n->mount_state : "alive", "mount_reason", n->mount_reason ? n->mount_reason : "", "mount_command",
+			 n->mount_command ? n->mount_command : "", "qemu_reason", n->qemu_reason ? n->qemu_reason : "");
+}
+
+void mw_host_news(struct mw *w, uint32_t id)
+{
+	says(&w->node[id], agent_event_new("host", 1, 1, json_pack("{s:o}", "host", host_json(&w->node[id]))));
 }
 
 static json_t *inventory(struct mw_node *n)
@@ -227,16 +239,16 @@ static void got_view(struct mw_node *n)
 		n->vm[i].known = n->vm[i].open = false;
 }
 
-static json_t *defs_json(struct mw *w)
+static json_t *defs_json(struct mw *w, bool there)
 {
 	json_t *items = json_array();
 
-	for (unsigned i = 0; i < w->n_defs; i++)
+	for (unsigned i = 0; i < w->n_defs && there; i++)
 		if (*w->def[i].name)
 			json_array_append_new(items, json_pack("{s:s, s:s, s:i, s:i, s:b, s:s}", "vm", w->def[i].name, "want", w->def[i].want, "config",
 							       w->def[i].config, "priority", w->def[i].priority, "ha", w->def[i].ha, "error",
 							       w->def[i].error ? w->def[i].error : ""));
-	return json_pack("{s:o}", "items", items);
+	return json_pack("{s:o, s:b}", "items", items, "mounted", there);
 }
 
 static int got_want(struct mw *w, const json_t *args)
@@ -279,7 +291,7 @@ static void got_command(struct mw_node *n, const struct agent_msg *msg)
 		mw_vm_slot(n, name)->open = false;
 		look(n, mw_vm_slot(n, name));
 	} else if (!strcmp(c, "vm.list")) {
-		answer(n, msg, 0, defs_json(w));
+		answer(n, msg, 0, defs_json(w, mounted(n)));
 	} else if (!strcmp(c, "vm.show")) {
 		answer(n, msg, d ? 0 : RPC_NOT_FOUND, d ? json_pack("{s:s, s:{s:I}}", "vm", name, "definition", "memory_bytes", d->memory) : NULL);
 	} else if (!strcmp(c, "vm.want")) {

@@ -13,7 +13,8 @@
 
 void cc_node_add_status(struct cc *cc)
 {
-	static const char *const keys[] = { "leader", "agent", "drained", "quarantined", "vms", "accel", "memory_free_bytes", "fencing" };
+	static const char *const keys[] = { "leader", "agent", "drained", "quarantined", "vms", "accel", "memory_free_bytes", "fencing",
+					     "problem" };
 	struct csv_err err = CSV_ERR_INIT;
 	json_t *reply = NULL, *n, *s;
 	size_t i, k, j;

@@ -85,15 +85,18 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "node", .verb = "list", .run = cc_node_list,
 		.help = "list the nodes of the cluster and on which of this node's volumes they are members",
+		.text = "PROBLEM says what keeps virtual machines from a node: hvhostd does not run there, its volume is not mounted or nobody serves it, its "
+			"QEMU has not answered yet or lacks something, it is drained or quarantined, or it could not be fenced.",
 		.cols = { { "name", "NODE", CC_TEXT }, { "nodeid", "ID", CC_INT }, { "online", "ONLINE", CC_BOOL }, { "self", "SELF", CC_BOOL },
 			  { "volumes", "VOLUMES", CC_LIST }, { "agent", "HVHOSTD", CC_BOOL }, { "drained", "DRAINED", CC_BOOL },
-			  { "vms", "VMS", CC_INT }, { "accel", "ACCEL", CC_TEXT } },
+			  { "vms", "VMS", CC_INT }, { "accel", "ACCEL", CC_TEXT }, { "problem", "PROBLEM", CC_TEXT } },
 	},
 	{
 		.noun = "node", .verb = "drain", .run = cc_node_drain, .args = "NODE", .args_min = 1, .args_max = 1, .change = true, .job = true,
 		.pairs = true,
 		.help = "move all virtual machines away from a node, and place none there any more",
-		.text = "One after the other, live. Never stops one: what cannot move stays, the answer says why for each, and the exit code is 8.",
+		.text = "One after the other, live. Never stops one: what cannot move stays, the answer says why for each, and the exit code is 8. The node "
+			"stays drained until node resume, also when it, or all nodes, were off meanwhile.",
 		.cols = { { "node", "NODE", CC_TEXT }, { "state", "STATE", CC_TEXT }, { "moved", "MOVED", CC_LIST }, { "stayed", "STAYED", CC_LIST } },
 	},
 	{
@@ -236,7 +239,10 @@ const struct cc_cmd cc_cmds[] = {
 		.noun = "vm", .verb = "list", .run = cc_vm_list,
 		.help = "list the cluster's virtual machines, where each may run, and what is wanted",
 		.text = "STATE is that of its right to run: RUNNING, FREE (it does not run), RECOVERING (it is being started), HANDOFF (it is being handed "
-			"over), BLOCKED (nobody may run it until it is proven that nobody does; REASON says what to do).",
+			"over), BLOCKED (nobody may run it until it is proven that nobody does; REASON says what to do). After all nodes were off the "
+			"definitions on the volume are read first: until then those that were known last are listed, BLOCKED, and a warning says why and what to "
+			"type. JSON has at its top then unknown (volume, reason, command), and waits_for_nodes (node, reason, command): who has not said "
+			"since what it runs.",
 		.cols = VM_COLS,
 	},
 	{
@@ -295,6 +301,7 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "ha", .verb = "status", .run = cc_ha_status,
 		.help = "show what is restarted by itself, and what stands in the way",
+		.text = "Warns, as vm list does, while virtual machines cannot be known.",
 		.cols = { { "name", "VM", CC_TEXT }, { "ha", "HA", CC_BOOL }, { "priority", "PRIORITY", CC_INT }, { "want", "WANT", CC_TEXT },
 			  { "state", "STATE", CC_TEXT }, { "node", "NODE", CC_TEXT }, { "reason", "REASON", CC_TEXT } },
 	},
