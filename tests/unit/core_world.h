@@ -579,6 +579,12 @@ static bool cw_run(uint64_t ms, bool (*stop)(void *arg), void *arg)
 	}
 }
 
+/* So much time goes by. */
+static void cw_settle(uint64_t ms)
+{
+	cw_run(ms, NULL, NULL);
+}
+
 static bool cw_is_done(void *arg)
 {
 	return ((struct cw_node *)arg)->done;

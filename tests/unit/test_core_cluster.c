@@ -27,12 +27,6 @@ static uint32_t dir_gen[DIRS];
 static bool stop_all;
 static unsigned running;
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static bool expected(int err)
 {
 	return err == 0 || err == -ENOENT || err == -EEXIST || err == -ESTALE || err == -EAGAIN || err == -ENOTEMPTY;
@@ -211,7 +205,7 @@ static void run(uint64_t seed, unsigned lives)
 	running = 0;
 	for (unsigned id = 1; id <= NODES; id++)
 		cw_mount(id);
-	cw_run(1000, never, NULL);
+	cw_settle(1000);
 	cw_do(1, free_coro);
 	before = free_at_first;
 	cw_do(1, dirs_coro);
@@ -222,29 +216,29 @@ static void run(uint64_t seed, unsigned lives)
 	for (unsigned i = 0; i < lives; i++) {
 		unsigned id = 1 + (unsigned)csv_prng_below(&prng, NODES);
 
-		cw_run(1 + csv_prng_below(&prng, 300), never, NULL);
+		cw_settle(1 + csv_prng_below(&prng, 300));
 		running--;
 		if (csv_prng_chance(&prng, 1, 3)) {
 			cw_process_dies(id);
 		} else {
 			if (csv_prng_chance(&prng, 1, 2)) {
 				cw_n(id)->hold_writes = true;	/* some of its writes never arrive */
-				cw_run(csv_prng_below(&prng, 20), never, NULL);
+				cw_settle(csv_prng_below(&prng, 20));
 			}
 			if (csv_prng_chance(&prng, 1, 2))
 				cw_land_some(cw_n(id), &prng);
 			cw_power_cut(id);
 		}
 		cuts++;
-		cw_run(csv_prng_below(&prng, 400), never, NULL);
+		cw_settle(csv_prng_below(&prng, 400));
 		mount_and_work(id);
 	}
-	cw_run(300, never, NULL);
+	cw_settle(300);
 	stop_all = true;
 	for (unsigned id = 1; id <= NODES; id++)
 		ck_assert_msg(cw_run(60000, cw_is_done, cw_n(id)), "node %u hangs\n%s", id, cw.all_log);
 	cw_do(2, remove_all_coro);
-	cw_run(20000, never, NULL);
+	cw_settle(20000);
 	cw_do(3, free_coro);
 	after = free_at_first;
 	ck_assert_msg(!cw_logged("run fsck.csvfs"), "%s", cw.all_log);
@@ -289,10 +283,10 @@ START_TEST(after_a_power_cut_of_all_nodes_replay_alone_gives_a_clean_volume)
 	cw_do(1, dirs_coro);
 	for (unsigned id = 1; id <= NODES; id++)
 		cw_start(id, work_coro);
-	cw_run(50 + csv_prng_below(&prng, 600), never, NULL);
+	cw_settle(50 + csv_prng_below(&prng, 600));
 	for (unsigned id = 1; id <= NODES; id++)
 		cw_n(id)->hold_writes = true;
-	cw_run(csv_prng_below(&prng, 20), never, NULL);
+	cw_settle(csv_prng_below(&prng, 20));
 	for (unsigned id = 1; id <= NODES; id++) {
 		cw_land_some(cw_n(id), &prng);
 		cw_off(id, false);
@@ -302,7 +296,7 @@ START_TEST(after_a_power_cut_of_all_nodes_replay_alone_gives_a_clean_volume)
 	       checked.files, checked.orphans, checked.records, checked.slots_active);
 	ck_assert_uint_eq(checked.slots_active, NODES);
 	cw_mount(2);
-	cw_run(20000, never, NULL);
+	cw_settle(20000);
 	cw_do(2, remove_all_coro);
 	cw_umount(2);
 	check_disk(seed);

@@ -107,23 +107,12 @@ static void change_coro(void *arg)
 	n->done = true;
 }
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
-static void settle(uint64_t ms)
-{
-	cw_run(ms, never, NULL);
-}
-
 static void setup(void)
 {
 	cw_setup();
 	for (unsigned id = 1; id <= 3; id++)
 		cw_mount(id);
-	settle(3000);
+	cw_settle(3000);
 }
 
 /* Each in turn wants what the one before has: whoever cannot be reached is waited for. */
@@ -164,7 +153,7 @@ static void one_way_cut(unsigned from, unsigned to, unsigned asks, unsigned goes
 	cw_do(asks == from ? to : from, change_coro);	/* it has what the other will ask for */
 	cw_n(to)->deaf[from - 1] = true;
 	cw_start(asks, change_coro);
-	settle(20000);
+	cw_settle(20000);
 	ck_assert_msg(state(goes) == CSVFS_WITHDRAWN && csvfs_evicted(cw_n(goes)->fs), "node %u: state %d\n%s", goes, state(goes), cw.all_log);
 	csvfs_state(cw_n(goes)->fs, &why);
 	ck_assert_msg(strstr(why, "firewall") && strstr(why, "mount again"), "what people are told: %s", why);
@@ -192,10 +181,10 @@ START_TEST(a_cut_of_three_seconds_evicts_nobody)
 	cw_do(3, change_coro);
 	cw_n(3)->deaf[0] = true;
 	cw_start(1, change_coro);
-	settle(3000);
+	cw_settle(3000);
 	cw_n(3)->deaf[0] = false;
 	ck_assert(cw_run(5000, cw_is_done, cw_n(1)));
-	settle(20000);
+	cw_settle(20000);
 	for (unsigned id = 1; id <= 3; id++) {
 		ck_assert_int_eq(state(id), CSVFS_ACTIVE);
 		ck_assert_uint_eq(told_by(id), 0);
@@ -213,13 +202,13 @@ static void stopped(unsigned who, unsigned asks)
 	cw_do(who, change_coro);
 	cw_n(who)->on = false;		/* nothing of it runs, the engine still has it */
 	cw_start(asks, change_coro);
-	settle(20000);
+	cw_settle(20000);
 	ck_assert_uint_eq(told_by(asks), who);
 	ck_assert_uint_eq(told_by(third), who);
 	ck_assert_msg(cw_logged("stopped or hangs"), "%s", cw.all_log);
 	cw_n(who)->on = true;
 	ck_assert(cw_run(10000, cw_is_done, cw_n(asks)));
-	settle(10000);
+	cw_settle(10000);
 	for (unsigned id = 1; id <= 3; id++) {
 		ck_assert_msg(state(id) == CSVFS_ACTIVE, "node %u: %d\n%s", id, state(id), cw.all_log);
 		ck_assert_uint_eq(told_by(id), 0);
@@ -246,7 +235,7 @@ START_TEST(who_mounts_and_cannot_be_reached_fails_to_mount_and_the_others_go_on)
 	ck_assert_msg(cw_run(60000, cw_is_done, cw_n(1)), "the mount waits for ever\n%s", cw.all_log);
 	ck_assert_int_lt(cw_n(1)->ret, 0);
 	ck_assert_msg(strstr(cw_n(1)->err.text, "node 3") && strstr(cw_n(1)->err.text, "firewall"), "%s", cw_n(1)->err.text);
-	settle(1000);
+	cw_settle(1000);
 	ck_assert_int_eq(state(3), CSVFS_ACTIVE);
 	all_work(2, 3);
 	cw_teardown();

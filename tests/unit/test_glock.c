@@ -7,17 +7,6 @@
 
 #define RES OWN_RENAME		/* a lock without operations of its own */
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
-static void settle(uint64_t ms)
-{
-	cw_run(ms, never, NULL);
-}
-
 /* ---- a script of one coroutine: get, wait for `release`, put ------------------------------------------------------------------------- */
 
 struct user {
@@ -58,13 +47,13 @@ static void user_start(struct user *u, unsigned id, struct csv_owner res, enum d
 	u->flags = flags;
 	completion_init(&u->release);
 	ck_assert_int_eq(sched_spawn_ret(u->n->env.sched, "user", user_coro, u, &u->coro), 0);
-	settle(20);
+	cw_settle(20);
 }
 
 static void user_release(struct user *u)
 {
 	completion_done(u->n->env.sched, &u->release, 0);
-	settle(20);
+	cw_settle(20);
 	ck_assert(u->done);
 }
 
@@ -80,7 +69,7 @@ static void two_nodes(void)
 	cw_setup();
 	cw_mount(1);
 	cw_mount(2);
-	settle(1000);
+	cw_settle(1000);
 }
 
 START_TEST(a_released_lock_stays_cached_and_costs_no_message)
@@ -150,7 +139,7 @@ START_TEST(another_node_waits_for_the_holder_and_gets_the_lock_when_it_ends)
 	two_nodes();
 	user_start(&a, 1, RES, DLM_EX, 0);
 	user_start(&b, 2, RES, DLM_EX, 0);
-	settle(1000);
+	cw_settle(1000);
 	ck_assert(a.holds && !b.holds);
 	user_release(&a);
 	ck_assert(b.holds);
@@ -197,7 +186,7 @@ START_TEST(noqueue_waits_for_nobody)
 	ck_assert(b.done);
 	ck_assert_int_eq(b.ret, -EAGAIN);
 	user_release(&a);
-	settle(100);
+	cw_settle(100);
 	user_start(&b, 2, RES, DLM_EX, GLOCK_NOQUEUE);	/* the first try asked for it */
 	ck_assert(b.holds);
 	user_release(&b);
@@ -236,7 +225,7 @@ START_TEST(a_cancelled_wait_answers_eintr_and_leaves_no_trace)
 	user_start(&b, 2, RES, DLM_EX, 0);
 	ck_assert(!b.holds);
 	sched_cancel(b.n->env.sched, b.coro);
-	settle(20);
+	cw_settle(20);
 	ck_assert(b.done);
 	ck_assert_int_eq(b.ret, -EINTR);
 	user_start(&c, 2, RES, DLM_PR, 0);
@@ -277,7 +266,7 @@ START_TEST(two_nodes_that_fight_for_a_lock_both_get_on)
 	stop_counting = false;
 	cw_start(1, count_coro);
 	cw_start(2, count_coro);
-	settle(2000);
+	cw_settle(2000);
 	stop_counting = true;
 	ck_assert(cw_run(1000, cw_is_done, a) && cw_run(1000, cw_is_done, b));
 	printf("2 s of world time: node 1 %" PRIu64 " operations, node 2 %" PRIu64 "\n", counter[1], counter[2]);
@@ -438,7 +427,7 @@ START_TEST(unused_locks_are_written_back_together_and_then_leave_without_a_flush
 	two_nodes();
 	cw_do(1, many_inodes_coro);
 	jnl_stats(csvfs_jnl(cw_n(1)->fs), &a);
-	settle(3000);
+	cw_settle(3000);
 	jnl_stats(csvfs_jnl(cw_n(1)->fs), &b);
 	ck_assert_int_eq(cached(1, OWN_INODE(csvfs_root_ino(cw_n(1)->fs))), DLM_EX);
 	ck_assert(!jnl_owner_busy(csvfs_jnl(cw_n(1)->fs), OWN_INODE(csvfs_root_ino(cw_n(1)->fs))));
@@ -460,7 +449,7 @@ START_TEST(a_lock_that_must_be_written_back_takes_unused_ones_along)
 
 	two_nodes();
 	cw_do(1, many_inodes_coro);
-	settle(100);		/* unused, but not for long enough to be written back unasked */
+	cw_settle(100);		/* unused, but not for long enough to be written back unasked */
 	jnl_stats(csvfs_jnl(cw_n(1)->fs), &a);
 	cw_do(2, lookup_all_coro);
 	jnl_stats(csvfs_jnl(cw_n(1)->fs), &b);
@@ -501,7 +490,7 @@ START_TEST(unmount_waits_for_the_background_and_loses_nothing)
 	for (unsigned ms = 990; ms <= 1010; ms += 2) {
 		two_nodes();
 		cw_do(1, many_inodes_coro);
-		settle(ms);
+		cw_settle(ms);
 		cw_umount(1);
 		cw_do(2, lookup_all_coro);
 		ck_assert_uint_eq(cw.fence_calls, 0);
@@ -519,7 +508,7 @@ START_TEST(cached_locks_work_while_no_view_is_usable_and_new_ones_wait)
 	user_release(&a);
 	cw.no_quorum = true;
 	cw_new_ring();
-	settle(100);
+	cw_settle(100);
 	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, NULL), CSVFS_PAUSED);
 	user_start(&a, 1, RES, DLM_PR, 0);
 	ck_assert(a.holds);
@@ -527,7 +516,7 @@ START_TEST(cached_locks_work_while_no_view_is_usable_and_new_ones_wait)
 	ck_assert(!b.holds);
 	cw.no_quorum = false;
 	cw_new_ring();
-	settle(1000);
+	cw_settle(1000);
 	ck_assert(b.holds);
 	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, NULL), CSVFS_ACTIVE);
 	user_release(&a);
@@ -545,11 +534,11 @@ START_TEST(a_withdrawal_ends_every_wait)
 	user_start(&b, 1, RES, DLM_EX, 0);
 	user_start(&c, 2, RES, DLM_EX, 0);
 	csvfs_withdraw(cw_n(1)->fs, "test");
-	settle(20);
+	cw_settle(20);
 	ck_assert(b.done);
 	ck_assert_int_eq(b.ret, -CSV_E_WITHDRAWN);
 	user_release(&a);
-	settle(10000);
+	cw_settle(10000);
 	ck_assert(c.holds);		/* proof by its own word, nothing to replay */
 	user_release(&c);
 	cw_teardown();

@@ -8,12 +8,6 @@ static struct csvfs_attr file;
 static enum csvfs_use use;
 static bool flag, made_open;
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static void create_coro(void *arg)
 {
 	struct cw_node *n = arg;
@@ -75,7 +69,7 @@ static void start(unsigned nodes)
 	cw_setup();
 	for (unsigned id = 1; id <= nodes; id++)
 		cw_mount(id);
-	cw_run(2000, never, NULL);
+	cw_settle(2000);
 	made_open = false;
 	cw_do(1, create_coro);
 }
@@ -149,7 +143,7 @@ START_TEST(a_writer_of_a_new_file_costs_no_lock_and_is_seen_all_the_same)
 	uint64_t before;
 
 	start(2);
-	cw_run(2000, never, NULL);	/* locks of numbers for files to come are fetched in advance */
+	cw_settle(2000);	/* locks of numbers for files to come are fetched in advance */
 	before = messages(1);
 	ok(1, PLAIN);
 	ck_assert_uint_eq(messages(1), before);
@@ -225,7 +219,7 @@ START_TEST(closing_on_a_withdrawn_volume_is_harmless)
 	ok(1, PLAIN);
 	ok(2, PLAIN);
 	csvfs_withdraw(cw_n(1)->fs, "test");
-	cw_run(2000, never, NULL);
+	cw_settle(2000);
 	ck_assert_int_lt(opens(1, PLAIN), 0);
 	closes(1, PLAIN);
 	closes(2, PLAIN);

@@ -18,17 +18,6 @@ const char *__asan_default_options(void)
 
 static unsigned made;
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
-static void settle(uint64_t ms)
-{
-	cw_run(ms, never, NULL);
-}
-
 static void create_coro(void *arg)
 {
 	struct cw_node *n = arg;
@@ -102,9 +91,9 @@ START_TEST(an_unmount_does_not_wait_for_a_reaper_that_waits_for_a_lost_node)
 	cw.fence_fail = 100000;			/* and stays: nobody can prove that node 2 is gone */
 	slot = csvfs_slot(cw_n(2)->fs);
 	cw_power_cut(2);
-	settle(500);
+	cw_settle(500);
 	orphan_scan_later(cw_n(1)->fs, slot);
-	settle(500);
+	cw_settle(500);
 	t0 = cw.clk.now_ns;
 	cw_start(1, cw_umount_coro);
 	ck_assert_msg(cw_run(60000, cw_is_done, cw_n(1)), "the unmount hangs\n%s", cw.all_log);
@@ -143,7 +132,7 @@ START_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold)
 	cw_do(1, cw_mount_coro);
 	ck_assert_int_eq(cw_n(1)->ret, 0);
 	cw_mount(2);
-	settle(1000);
+	cw_settle(1000);
 	cw_do(1, take_ex_coro);
 	cw_start(2, take_ex_coro);
 	ck_assert(cw_run(50, is_wanted, cw_n(1)));
@@ -228,10 +217,10 @@ START_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed)
 	ck_assert_int_eq(cw_n(1)->ret, 0);
 	ck_assert_uint_ne(alloc_group_of(cw_n(1)->fs, made_attr.ino), alloc_group_of(cw_n(1)->fs, theirs));
 	cw_start(2, group_coro);	/* its group is in use there */
-	settle(100);
+	cw_settle(100);
 	cw.fence_fail = 100000;
 	cw_power_cut(2);
-	settle(1000);
+	cw_settle(1000);
 	unlink_name = "theirs";
 	does_at_once(1, unlink_coro);
 	unlink_name = "ours";
@@ -241,7 +230,7 @@ START_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed)
 	unlink_name = "more";
 	does_at_once(1, unlink_coro);
 	cw.fence_fail = 0;
-	settle(60000);
+	cw_settle(60000);
 	ck_assert(!recover_is_pending(cw_n(1)->fs));
 	cw_umount(3);
 	cw_umount(1);

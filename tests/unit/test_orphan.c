@@ -6,17 +6,6 @@
 
 #define SIZE (3u << 20)
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
-static void settle(uint64_t ms)
-{
-	cw_run(ms, never, NULL);
-}
-
 static struct csvfs_attr file;
 static uint64_t free_blocks;
 static unsigned orphans;
@@ -120,7 +109,7 @@ static uint64_t start(unsigned nodes)
 	cw_setup();
 	for (unsigned id = 1; id <= nodes; id++)
 		cw_mount(id);
-	settle(2000);
+	cw_settle(2000);
 	return count_free(1);
 }
 
@@ -131,7 +120,7 @@ START_TEST(a_file_that_nobody_has_open_is_freed_at_its_unlink)
 	cw_do(1, create_coro);
 	ck_assert_uint_lt(count_free(2), before - SIZE / CSV_BLOCK_SIZE);
 	cw_do(1, unlink_coro);
-	settle(2000);
+	cw_settle(2000);
 	ck_assert_uint_eq(count_orphans(2), 0);
 	ck_assert_uint_eq(count_free(2), before);
 	cw_teardown();
@@ -145,11 +134,11 @@ START_TEST(a_file_open_elsewhere_lives_until_its_last_close)
 	cw_do(1, create_coro);
 	cw_do(2, open_coro);
 	cw_do(1, unlink_coro);
-	settle(5000);
+	cw_settle(5000);
 	ck_assert_uint_eq(count_orphans(1), 1);
 	cw_do(2, read_coro);
 	cw_do(2, close_coro);
-	settle(2000);
+	cw_settle(2000);
 	ck_assert_uint_eq(count_orphans(1), 0);
 	ck_assert_uint_eq(count_free(1), before);
 	cw_teardown();
@@ -189,7 +178,7 @@ START_TEST(an_open_takes_its_lock_only_when_the_inodes_lock_leaves)
 	cw_do(2, open_coro);
 	cw_do(2, read_coro);
 	cw_do(2, close_coro);
-	settle(100);
+	cw_settle(100);
 	dlm_stats(cw_n(2)->fs->dlm, &a);
 	cw_do(2, open_coro);
 	cw_do(2, read_coro);
@@ -197,10 +186,10 @@ START_TEST(an_open_takes_its_lock_only_when_the_inodes_lock_leaves)
 	ck_assert_uint_eq(a.messages_sent, b.messages_sent);
 	ck_assert_int_eq(open_mode(2), DLM_NL);
 	cw_do(1, unlink_coro);			/* needs the inode EX */
-	settle(100);
+	cw_settle(100);
 	ck_assert_int_eq(open_mode(2), DLM_PR);
 	cw_do(2, close_coro);
-	settle(2000);
+	cw_settle(2000);
 	ck_assert_int_eq(open_mode(2), DLM_NL);
 	ck_assert_uint_eq(count_orphans(1), 0);
 	cw_teardown();
@@ -240,7 +229,7 @@ START_TEST(a_close_while_the_inodes_lock_leaves_gives_the_open_lock_back)
 		close_done = false;
 		ck_assert_int_eq(sched_spawn(cw_n(2)->env.sched, "close", last_close_coro, cw_n(2)), 0);
 		cw_do(1, unlink_coro);
-		settle(3000);
+		cw_settle(3000);
 		ck_assert(close_done);
 		ck_assert_int_eq(open_mode(2), DLM_NL);
 		ck_assert_uint_eq(count_orphans(1), 0);
@@ -257,10 +246,10 @@ START_TEST(the_orphans_of_a_dead_node_are_freed_by_its_recoverer)
 	cw_do(1, create_coro);
 	cw_do(1, open_coro);
 	cw_do(1, unlink_coro);
-	settle(2000);
+	cw_settle(2000);
 	cw_power_cut(1);
 	ck_assert_uint_lt(count_free(2), before);
-	settle(5000);
+	cw_settle(5000);
 	ck_assert_uint_eq(count_orphans(2), 0);
 	ck_assert_uint_eq(count_free(2), before);
 	cw_teardown();
@@ -275,11 +264,11 @@ START_TEST(an_orphan_in_a_dead_nodes_tree_that_is_open_elsewhere_is_kept)
 	cw_do(2, open_coro);
 	cw_do(1, unlink_coro);
 	cw_power_cut(1);
-	settle(10000);
+	cw_settle(10000);
 	ck_assert_uint_eq(count_orphans(2), 1);
 	cw_do(2, read_coro);
 	cw_do(2, close_coro);
-	settle(2000);
+	cw_settle(2000);
 	ck_assert_uint_eq(count_orphans(2), 0);
 	ck_assert_uint_eq(count_free(2), before);
 	cw_teardown();
@@ -294,7 +283,7 @@ START_TEST(an_orphan_whose_last_opener_dies_is_freed_by_the_owner_of_the_tree)
 	cw_do(2, open_coro);
 	cw_do(1, unlink_coro);
 	cw_power_cut(2);
-	settle(10000);
+	cw_settle(10000);
 	ck_assert_uint_eq(count_orphans(1), 0);
 	ck_assert_uint_eq(count_free(1), before);
 	cw_teardown();
@@ -311,7 +300,7 @@ START_TEST(orphans_nobody_was_left_to_free_go_at_the_next_mount)
 	cw_umount(1);			/* its tree still has the entry */
 	cw_power_cut(2);
 	cw_mount(3);
-	settle(5000);
+	cw_settle(5000);
 	ck_assert_uint_eq(count_orphans(3), 0);
 	ck_assert_uint_eq(count_free(3), before);
 	cw_umount(3);

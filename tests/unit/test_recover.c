@@ -2,72 +2,12 @@
 /*
  * Recovery of lost nodes: which proofs count, that replay follows the proof, who does it, what people are told.
  */
-#include "tests/unit/core_world.h"
-
-/* Nodes die here in the middle of coroutines, whose memory nobody frees then: not a leak of the core. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-	return "detect_leaks=0";
-}
-
-static uint32_t arg_value, got_value;
-
-static void set_coro(void *arg)
-{
-	struct cw_node *n = arg;
-
-	n->ret = cw_group_set(n->fs, arg_value, true);
-	n->done = true;
-}
-
-static void get_coro(void *arg)
-{
-	struct cw_node *n = arg;
-
-	n->ret = cw_group_get(n->fs, &got_value);
-	n->done = true;
-}
-
-static void set(unsigned id, uint32_t value)
-{
-	arg_value = value;
-	cw_do(id, set_coro);
-	ck_assert_int_eq(cw_n(id)->ret, 0);
-}
-
-static uint32_t get(unsigned id)
-{
-	got_value = UINT32_MAX;
-	cw_do(id, get_coro);
-	ck_assert_msg(cw_n(id)->ret == 0, "node %u: %d\n%s", id, cw_n(id)->ret, cw.all_log);
-	return got_value;
-}
-
-static struct csv_slot_info slot_on_disk(const struct csv_geom *g, uint32_t slot)
-{
-	struct csv_slot_info s;
-	struct csv_err err = CSV_ERR_INIT;
-
-	ck_assert_msg(csv_slot_decode(g, slot, cw.disk + (csv_slot_blk(g, slot) << CSV_BLOCK_SHIFT), &s, &err) == 0, "%s", err.text);
-	return s;
-}
+#include "tests/unit/core_lost.h"
 
 static bool first_info(void *arg, const struct csvfs_recovery_info *i)
 {
 	*(struct csvfs_recovery_info *)arg = *i;
 	return false;
-}
-
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
-static void settle(uint64_t ms)
-{
-	cw_run(ms, never, NULL);
 }
 
 START_TEST(what_a_dead_node_committed_is_there_after_fence_and_replay)
@@ -220,9 +160,9 @@ START_TEST(the_witness_of_a_dead_process_is_a_proof_for_its_life_alone)
 	life = cw_n(1)->incarnation;
 	cw_n(2)->raw->process_ended(cw_n(2)->raw_arg, 1);
 	cw_power_cut(1);
-	settle(500);
+	cw_settle(500);
 	cw_n(2)->raw->process_gone(cw_n(2)->raw_arg, 1, life + 1);
-	settle(500);
+	cw_settle(500);
 	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).state, CSV_SLOT_ACTIVE);
 	cw_n(2)->raw->process_gone(cw_n(2)->raw_arg, 1, life);
 	ck_assert_uint_eq(get(2), 6);
@@ -241,7 +181,7 @@ START_TEST(recovery_works_after_any_number_of_lives_that_left_in_order)
 	for (uint64_t i = 1; i <= 300; i++) {
 		cw_n(2)->raw->process_gone(cw_n(2)->raw_arg, 3, 1000000 + i);
 		cw_new_ring();
-		settle(20);
+		cw_settle(20);
 	}
 	set(1, 6);
 	cw_power_cut(1);
@@ -258,7 +198,7 @@ START_TEST(a_new_life_of_the_same_node_proves_the_old_one_gone)
 	set(1, 8);
 	cw.fence_ns = 3600 * NS_PER_SEC;	/* an agent that would take an hour */
 	cw_power_cut(1);
-	settle(50);
+	cw_settle(50);
 	cw_mount(1);
 	ck_assert_uint_eq(get(1), 8);
 	ck_assert_uint_eq(get(2), 8);
@@ -287,14 +227,6 @@ START_TEST(a_clean_unmount_needs_neither_fence_nor_replay)
 	cw_teardown();
 }
 END_TEST
-
-static uint32_t geom_slot_state(uint32_t slot)
-{
-	struct csv_geom g;
-
-	ck_assert_int_eq(csv_super_decode(cw.disk + CSV_SB_BLOCK * CSV_BLOCK_SIZE, CSV_SB_BLOCK, 0, 0, &g, NULL), 0);
-	return slot_on_disk(&g, slot).state;
-}
 
 START_TEST(after_the_last_unmount_everything_is_home_and_all_slots_are_free)
 {
@@ -350,13 +282,6 @@ START_TEST(a_node_mounting_again_alone_replays_its_own_old_slot_at_once)
 }
 END_TEST
 
-static bool replay_has_begun(void *arg)
-{
-	struct cw_node *n = arg;
-
-	return !cds_list_empty(&n->late);
-}
-
 START_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes)
 {
 	cw_setup();
@@ -366,13 +291,13 @@ START_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes)
 	set(1, 40);
 	cw_n(2)->hold_writes = true;		/* its replay gets stuck half way; the heartbeat as well */
 	cw_power_cut(1);
-	settle(400);
+	cw_settle(400);
 	ck_assert(replay_has_begun(cw_n(2)));
 	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_ACTIVE);
 	cw_power_cut(2);
 	ck_assert_uint_eq(get(3), 40);
 	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
-	settle(2000);
+	cw_settle(2000);
 	ck_assert_uint_eq(geom_slot_state(1), CSV_SLOT_FREE);
 	ck_assert_uint_eq(cw.fence_calls, 2);
 	cw_teardown();
@@ -411,54 +336,6 @@ START_TEST(a_replayer_without_a_slot_is_fenced_before_its_work_is_done_again)
 }
 END_TEST
 
-START_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence)
-{
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	set(1, 50);
-	csvfs_withdraw(cw_n(1)->fs, "test");
-	arg_value = 51;
-	cw_do(1, set_coro);
-	ck_assert_int_eq(cw_n(1)->ret, -CSV_E_WITHDRAWN);
-	ck_assert_uint_eq(get(2), 50);
-	ck_assert_uint_eq(cw.fence_calls, 0);
-	ck_assert(cw_n(1)->fs->left);
-	cw_do(1, cw_umount_coro);
-	ck_assert_int_eq(cw_n(1)->ret, 0);
-	cw_teardown();
-}
-END_TEST
-
-START_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced)
-{
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	set(1, 60);
-	cw_n(1)->hold_writes = true;
-	arg_value = 61;
-	cw_start(1, set_coro);
-	settle(20);
-	ck_assert(replay_has_begun(cw_n(1)));	/* something is in flight */
-	csvfs_withdraw(cw_n(1)->fs, "test");
-	cw.fence_fail = 1000;
-	settle(5000);
-	ck_assert_uint_eq(cw.fence_calls, 0);
-	settle(8000);
-	ck_assert(cw_n(1)->fs->left);
-	ck_assert_uint_ge(cw.fence_calls, 1);
-	cw_start(2, get_coro);
-	settle(60000);
-	ck_assert(!cw_n(2)->done);		/* no proof: what it held stays locked */
-	cw_off(1, false);
-	cw.fence_fail = 0;
-	ck_assert(cw_run(60000, cw_is_done, cw_n(2)));
-	ck_assert_uint_eq(got_value, 60);
-	cw_teardown();
-}
-END_TEST
-
 /*
  * Node 1 dies with a home write on its way.  Node 2 recovers it, changes the same block and writes it home.  Then the late write
  * lands, unless the fence came first.  Returns what is on the disk.
@@ -478,7 +355,7 @@ static uint32_t late_write_scenario(uint32_t mutate)
 	g = cw_n(1)->fs->geo;
 	cw_n(1)->hold_writes = true;
 	cw_start(2, get_coro);		/* node 1 must give the lock up: home write */
-	settle(20);
+	cw_settle(20);
 	ck_assert(replay_has_begun(cw_n(1)));
 	cw_power_cut(1);
 	ck_assert(cw_run(60000, cw_is_done, cw_n(2)));
@@ -515,45 +392,9 @@ START_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence)
 	set(2, 80);			/* cached EX here */
 	cw.fence_ns = 3600 * NS_PER_SEC;
 	cw_power_cut(1);
-	settle(100);
+	cw_settle(100);
 	ck_assert_uint_eq(get(2), 80);
 	ck_assert_int_eq(csvfs_state(n->fs, NULL), CSVFS_ACTIVE);
-	cw_teardown();
-}
-END_TEST
-
-START_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up)
-{
-	const char *reason;
-
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	cw_mount(3);
-	set(1, 90);
-	ck_assert_uint_ne(cw_group_on_disk(&cw_n(1)->fs->geo), 90);
-	cw.fence_fail = 100000;			/* an agent that cannot reach it */
-	cw_partition(1u << 1);
-	cw_start(2, get_coro);
-	settle(3000);
-	ck_assert(!cw_n(2)->done);
-	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, NULL), CSVFS_PAUSED);
-	ck_assert_int_eq(csvfs_state(cw_n(2)->fs, NULL), CSVFS_ACTIVE);
-	cw_partition(0);
-	ck_assert(cw_run(10000, cw_is_done, cw_n(2)));
-	ck_assert_int_eq(cw_n(2)->ret, 0);
-	ck_assert_uint_eq(got_value, 90);
-	settle(2000);
-	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, &reason), CSVFS_WITHDRAWN);
-	ck_assert_msg(strstr(reason, "the others went on without this node"), "%s", reason);
-	ck_assert(cw_n(1)->fs->left);
-	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
-	cw_do(1, cw_umount_coro);
-	cw_off(1, false);
-	cw_mount(1);
-	set(1, 91);
-	arg_value = 0;
-	ck_assert_uint_eq(get(3), 91);
 	cw_teardown();
 }
 END_TEST
@@ -579,10 +420,10 @@ START_TEST(who_starts_a_moment_later_than_the_others_is_not_fenced)
 	cw.ring_seq += 40;
 	cw_boot(2);
 	cw_start(2, cw_mount_coro);
-	settle(50);
+	cw_settle(50);
 	cw_boot(1);
 	cw_start(1, cw_mount_coro);
-	settle(1500);
+	cw_settle(1500);
 	cw_boot(3);
 	cw_start(3, cw_mount_coro);
 	ck_assert_msg(cw_run(60000, all_three_mounted, NULL), "%s", cw.all_log);
@@ -590,149 +431,6 @@ START_TEST(who_starts_a_moment_later_than_the_others_is_not_fenced)
 		ck_assert_msg(cw_n(id)->ret == 0, "node %u: %s", id, cw_n(id)->err.text);
 	ck_assert_msg(cw.fence_calls == 0, "%u fence calls\n%s", cw.fence_calls, cw.all_log);
 	ck_assert_uint_eq(get(1), 97);
-	cw_teardown();
-}
-END_TEST
-
-/* Each waits for the other's word that it holds no proof. */
-START_TEST(two_healed_at_once_both_write_back_and_free_their_slots)
-{
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	cw_mount(3);
-	set(1, 95);
-	cw.fence_fail = 100000;
-	cw_partition(1u << 1 | 1u << 2);
-	cw_start(3, get_coro);
-	settle(3000);
-	ck_assert(!cw_n(3)->done);
-	cw_partition(0);
-	ck_assert_msg(cw_run(5000, cw_is_done, cw_n(3)), "%s", cw.all_log);
-	ck_assert_int_eq(cw_n(3)->ret, 0);
-	ck_assert_uint_eq(got_value, 95);
-	settle(2000);
-	for (unsigned id = 1; id <= 2; id++) {
-		ck_assert_int_eq(csvfs_may_rejoin(cw_n(id)->fs), 0);
-		ck_assert_uint_eq(geom_slot_state(id - 1), CSV_SLOT_FREE);
-	}
-	cw_teardown();
-}
-END_TEST
-
-static bool is_withdrawn(void *arg)
-{
-	return csvfs_state(((struct cw_node *)arg)->fs, NULL) == CSVFS_WITHDRAWN;
-}
-
-static bool hold;
-
-/* An operation that has begun before. */
-static void hold_coro(void *arg)
-{
-	struct cw_node *n = arg;
-	struct glock_holder gh;
-
-	n->ret = glock_get(n->fs, OWN_GROUP(1), DLM_PR, 0, &gh);
-	n->done = true;
-	while (hold)
-		coro_sleep_ns(n->env.sched, NS_PER_MS);
-	glock_put(&gh);
-}
-
-/*
- * Its unmount begins while it still waits for an operation under way (or for what the others know), and ends its journal first.  Only who has written everything
- * home may say FREE: what did not get home is in the log, for the others to replay.
- */
-static void heal_and_unmount_at_once(bool fails)
-{
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	cw_mount(3);
-	set(1, 93);
-	hold = true;
-	cw_do(1, hold_coro);
-	ck_assert_int_eq(cw_n(1)->ret, 0);
-	cw.fence_fail = 100000;
-	cw_partition(1u << 1);
-	settle(3000);
-	set(1, 94);			/* the lock is cached; committed, not home */
-	cw_partition(0);
-	ck_assert(cw_run(10000, is_withdrawn, cw_n(1)));
-	cw_n(1)->fail_writes = fails;
-	cw_start(1, cw_umount_coro);
-	settle(100);
-	hold = false;
-	ck_assert(cw_run(30000, cw_is_done, cw_n(1)));
-	ck_assert_int_eq(cw_n(1)->ret, 0);
-	cw_off(1, false);
-	ck_assert_uint_eq(get(2), 94);
-	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
-	ck_assert_uint_eq(slot_on_disk(&cw_n(2)->fs->geo, 0).proof_kind, fails ? CSV_PROOF_WITHDRAW : CSV_PROOF_RELEASE);
-	cw_teardown();
-}
-
-START_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same)
-{
-	heal_and_unmount_at_once(false);
-}
-END_TEST
-
-START_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed)
-{
-	heal_and_unmount_at_once(true);
-}
-END_TEST
-
-/* R10: the next owner's heartbeat must not be overwritten by the last one of the owner before. */
-START_TEST(a_healed_minority_gives_its_slot_back_after_its_last_heartbeat)
-{
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	cw_mount(3);
-	cw.fence_fail = 100000;
-	cw_partition(1u << 1);
-	cw_n(1)->hold_off = csv_hbeat_blk(&cw_n(1)->fs->geo, 0) << CSV_BLOCK_SHIFT;
-	cw_n(1)->hold_writes = true;
-	settle(3000);
-	ck_assert(replay_has_begun(cw_n(1)));	/* it is on its way */
-	cw_partition(0);
-	ck_assert(cw_run(10000, is_withdrawn, cw_n(1)));
-	settle(1000);
-	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_ACTIVE);
-	cw_land(cw_n(1));
-	settle(1000);
-	ck_assert_uint_eq(geom_slot_state(0), CSV_SLOT_FREE);
-	ck_assert(cw_n(1)->fs->left);
-	cw_do(1, cw_umount_coro);
-	cw_off(1, false);
-	cw_teardown();
-}
-END_TEST
-
-START_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write)
-{
-	uint64_t writes;
-
-	cw_setup();
-	cw_mount(1);
-	cw_mount(2);
-	cw_mount(3);
-	set(1, 92);
-	cw.fence_lies = true;			/* confirmed although it lives: as after a wrong word of the operator */
-	cw_partition(1u << 1);
-	ck_assert_uint_eq(get(2), 92);
-	arg_value = 93;
-	cw_do(2, set_coro);
-	writes = cw_n(1)->blk.n_writes;
-	cw_partition(0);
-	settle(5000);
-	ck_assert_int_eq(csvfs_state(cw_n(1)->fs, NULL), CSVFS_WITHDRAWN);
-	/* at most its heartbeat */
-	ck_assert_uint_le(cw_n(1)->blk.n_writes, writes + 1);
-	ck_assert_uint_eq(get(3), 93);
 	cw_teardown();
 }
 END_TEST
@@ -757,7 +455,7 @@ START_TEST(an_operators_word_is_a_proof_unless_the_heartbeat_moves)
 	ck_assert_int_eq(cw_n(3)->ret, -ENOENT);
 	cw.fence_fail = 100000;
 	cw_partition(1u << 1);			/* lost, but it beats on */
-	settle(1000);
+	cw_settle(1000);
 	cw_do(3, confirm_coro);
 	ck_assert_msg(cw_n(3)->ret == -CSV_E_BUSY_ELSEWHERE && strstr(cw_n(3)->err.text, "heartbeat"), "%d %s", cw_n(3)->ret,
 		      cw_n(3)->err.text);
@@ -784,15 +482,7 @@ UNIT_MAIN("recover", UNIT_TEST(what_a_dead_node_committed_is_there_after_fence_a
 	  UNIT_TEST(a_node_mounting_again_alone_replays_its_own_old_slot_at_once),
 	  UNIT_TEST(a_replayer_that_dies_is_recovered_first_and_the_next_finishes),
 	  UNIT_TEST(a_replayer_without_a_slot_is_fenced_before_its_work_is_done_again),
-	  UNIT_TEST(a_withdrawn_node_speaks_when_drained_and_needs_no_fence),
-	  UNIT_TEST(a_withdrawn_node_that_cannot_drain_says_nothing_and_is_fenced),
 	  UNIT_TEST(no_write_of_a_dead_node_lands_after_its_replay), UNIT_TEST(replay_before_fence_would_lose_a_change),
-	  UNIT_TEST(a_healed_minority_writes_back_frees_its_slot_and_gives_up),
 	  UNIT_TEST(who_starts_a_moment_later_than_the_others_is_not_fenced),
-	  UNIT_TEST(two_healed_at_once_both_write_back_and_free_their_slots),
-	  UNIT_TEST(a_healed_minority_that_is_unmounted_meanwhile_gives_back_all_the_same),
-	  UNIT_TEST(a_healed_minority_whose_write_back_fails_leaves_its_log_to_be_replayed),
-	  UNIT_TEST(a_healed_minority_gives_its_slot_back_after_its_last_heartbeat),
-	  UNIT_TEST(a_minority_that_was_fenced_meanwhile_gives_up_without_a_write),
 	  UNIT_TEST(an_operators_word_is_a_proof_unless_the_heartbeat_moves),
 	  UNIT_TEST(locks_the_dead_node_did_not_hold_are_granted_before_the_fence))

@@ -2,12 +2,6 @@
 /* Slots: taking, preferring one's own, full, unreadable; the heartbeat; quorum at mount. */
 #include "tests/unit/core_world.h"
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static void mount_fails(unsigned id)
 {
 	cw_boot(id);
@@ -108,16 +102,16 @@ START_TEST(the_heartbeat_counts_twice_a_second_and_stops_at_unmount)
 	cw_mount(1);
 	g = cw_n(1)->fs->geo;
 	blk = cw.disk + (csv_hbeat_blk(&g, 0) << CSV_BLOCK_SHIFT);
-	cw_run(100, never, NULL);
+	cw_settle(100);
 	ck_assert_int_eq(csv_hbeat_decode(&g, 0, blk, &a, NULL), 0);
 	ck_assert_uint_eq(a.incarnation, cw_n(1)->incarnation);
-	cw_run(10000, never, NULL);
+	cw_settle(10000);
 	ck_assert_int_eq(csv_hbeat_decode(&g, 0, blk, &b, NULL), 0);
 	ck_assert_uint_ge(b.counter - a.counter, 19);
 	ck_assert_uint_le(b.counter - a.counter, 21);
 	cw_umount(1);
 	ck_assert_int_eq(csv_hbeat_decode(&g, 0, blk, &a, NULL), 0);
-	cw_run(10000, never, NULL);
+	cw_settle(10000);
 	ck_assert_int_eq(csv_hbeat_decode(&g, 0, blk, &b, NULL), 0);
 	ck_assert_uint_eq(a.counter, b.counter);
 	cw_teardown();

@@ -16,12 +16,6 @@ const char *__asan_default_options(void)
 	return "detect_leaks=0";
 }
 
-static bool never(void *arg)
-{
-	(void)arg;
-	return false;
-}
-
 static enum vimg_format format_of(int i) { return i ? VIMG_VHD : VIMG_VHDX; }
 
 static struct vimg_usage usage;
@@ -289,7 +283,7 @@ START_TEST(nodes_that_die_while_they_add_blocks_leave_a_whole_image)
 		ck_assert(cw_run(600000, is_cut_time, NULL));
 		if (round % 2) {		/* its last writes hang somewhere between it and the disk */
 			cw_n(3)->hold_writes = true;
-			cw_run(2, never, NULL);
+			cw_settle(2);
 		}
 		cw_off(3, true);
 		running -= RACE_WRITERS;
