@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* model_internal.h - between model_world.c (what follows) and model_step.c (what may happen). */
+/* model_internal.h - between model_world.c (what follows), model_step.c (doing a step) and model_may.c (which may happen). */
 #ifndef CSVFS_TESTS_MODEL_INTERNAL_H
 #define CSVFS_TESTS_MODEL_INTERNAL_H
 
@@ -18,6 +18,14 @@ struct item {
 
 struct io_arg { struct world *w; unsigned node; };
 
+/* model_may.c: which migratords a view of this node's would have, and whether it has quorum */
+uint8_t model_wanted_view(const struct mstate *s, unsigned node, bool *ret_quorate);
+/* The QEMU at the other end of its stream; NULL: gone, or cannot be reached. */
+struct mq *model_other_end(const struct mstate *s, unsigned node, unsigned vm);
+bool model_is_sending(const struct mq *q);
+int model_leader(const struct mstate *s);	/* the node whose migratord leads; -1 none */
+
+/* model_world.c */
 void tell(struct world *w, const char *fmt, ...) csv_printf_like(2, 3);
 void violate(struct world *w, const char *fmt, ...) csv_printf_like(2, 3);
 /* 0 .. fan - 1; 0: nothing goes wrong */
