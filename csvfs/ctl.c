@@ -101,6 +101,30 @@ json_t *ctl_incarnation(uint64_t incarnation)
 	return json_string(text);
 }
 
+/* Which versions the link to a member settled on, and why there is no link. */
+json_t *ctl_link(struct ctl *c, uint32_t nodeid)
+{
+	struct real_link_info i;
+
+	if (nodeid == cluster_self(c->w->env.cluster) || !real_link_info(c->w->link_port, nodeid, &i))
+		return json_null();
+	return json_pack("{s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:s}", "up", i.up, "address", i.where, "mesh_version", (int)i.mesh_version,
+			 "peer_mesh_min", (int)i.mesh.min, "peer_mesh_max", (int)i.mesh.max, "peer_messages_min", (int)i.messages.min,
+			 "peer_messages_max", (int)i.messages.max, "refusal", i.refusal);
+}
+
+/* Of the messages between the members: settled in this view, and what this node speaks. */
+json_t *ctl_protocol(struct ctl *c)
+{
+	const struct cluster_view *v = cluster_current(c->w->env.cluster);
+	struct proto_range r = cluster_versions(c->w->env.cluster);
+
+	return json_pack("{s:i, s:i, s:i, s:I, s:I, s:s}", "messages_version", v ? (int)v->version : 0, "messages_min", (int)r.min,
+			 "messages_max", (int)r.max, "refused_members", (json_int_t)cluster_stats(c->w->env.cluster)->refused,
+			 "refused_links", (json_int_t)real_link_stats(c->w->link_port)->refused_version, "last_refusal",
+			 cluster_refusal(c->w->env.cluster));
+}
+
 json_t *ctl_cluster_status(struct ctl *c, const json_t *args)
 {
 	const struct cluster_view *v = cluster_current(c->w->env.cluster);
@@ -110,9 +134,10 @@ json_t *ctl_cluster_status(struct ctl *c, const json_t *args)
 	(void)args;
 	if (!reply)
 		return NULL;
-	rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:b, s:b, s:i, s:i, s:I, s:I}", "name", c->facts.cluster_name, "volume", c->dir,
+	rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:b, s:b, s:i, s:i, s:I, s:I, s:o}", "name", c->facts.cluster_name, "volume", c->dir,
 					    "quorate", v != NULL, "crypto", c->facts.crypto, "members", v ? (int)v->n : 0, "nodes",
-					    (int)c->facts.nodes, "views", (json_int_t)st->views, "suspends", (json_int_t)st->suspends));
+					    (int)c->facts.nodes, "views", (json_int_t)st->views, "suspends", (json_int_t)st->suspends,
+					    "protocol", ctl_protocol(c)));
 	return reply;
 }
 
@@ -123,10 +148,11 @@ json_t *ctl_node_list(struct ctl *c, const json_t *args)
 
 	(void)args;
 	for (uint32_t i = 0; reply && v && i < v->n; i++)
-		rpc_reply_add_take(reply, json_pack("{s:i, s:o, s:s, s:b, s:I}", "nodeid", (int)v->m[i].nodeid, "incarnation",
+		rpc_reply_add_take(reply, json_pack("{s:i, s:o, s:s, s:b, s:I, s:o}", "nodeid", (int)v->m[i].nodeid, "incarnation",
 						    ctl_incarnation(v->m[i].incarnation), "volume", c->dir, "self",
 						    v->m[i].nodeid == cluster_self(c->w->env.cluster), "unacknowledged_ms",
-						    (json_int_t)mesh_unacked_ms(c->w->env.mesh, v->m[i].nodeid)));
+						    (json_int_t)mesh_unacked_ms(c->w->env.mesh, v->m[i].nodeid), "link",
+						    ctl_link(c, v->m[i].nodeid)));
 	return reply;
 }
 

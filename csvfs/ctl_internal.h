@@ -36,5 +36,7 @@ const char *ctl_state_name(enum csvfs_state st);
 json_t *ctl_lock_name(struct csv_owner o);
 bool ctl_lock_parse(const uint8_t *name, uint8_t len, struct csv_owner *ret);
 json_t *ctl_incarnation(uint64_t incarnation);
+json_t *ctl_link(struct ctl *c, uint32_t nodeid);	/* the link to a member: up, where, versions; null: ourselves */
+json_t *ctl_protocol(struct ctl *c);			/* versions of the messages: of this view, and ours */
 
 #endif

@@ -136,6 +136,10 @@ static json_t *summary(struct ctl *c, json_t *reply)
 	set(o, "size_bytes", json_integer(INT(g->total_blk) << CSV_BLOCK_SHIFT));
 	rc = fs && st != CSVFS_WITHDRAWN && !pausing ? space_get(c, &sp) : -ENODEV;
 	set(o, "free_bytes", rc ? json_null() : json_integer(INT(sp.bfree) * sp.bsize));
+	set(o, "protocol", ctl_protocol(c));
+	if (*cluster_refusal(c->w->env.cluster))
+		rpc_reply_warn(reply, "%s: %llu times a node could not become a member, the last time: %s", c->dir,
+			       (unsigned long long)cluster_stats(c->w->env.cluster)->refused, cluster_refusal(c->w->env.cluster));
 	if (rc == -ETIMEDOUT)
 		rpc_reply_warn(reply, "%s: free space unknown: the disk did not answer within %u ms", c->dir, CTL_DISK_MS);
 	if (fs && st != CSVFS_ACTIVE)
@@ -165,7 +169,8 @@ static json_t *members(struct ctl *c)
 	json_t *a = json_array();
 
 	for (uint32_t i = 0; v && i < v->n; i++)
-		json_array_append_new(a, json_pack("{s:i, s:o, s:I}", "nodeid", (int)v->m[i].nodeid, "incarnation",
+		json_array_append_new(a, json_pack("{s:i, s:o, s:o, s:I}", "nodeid", (int)v->m[i].nodeid, "link",
+						   ctl_link(c, v->m[i].nodeid), "incarnation",
 						   ctl_incarnation(v->m[i].incarnation), "unacknowledged_ms",
 						   INT(mesh_unacked_ms(c->w->env.mesh, v->m[i].nodeid))));
 	return a;
@@ -245,11 +250,11 @@ static json_t *mesh_counters(struct ctl *c)
 	const struct mesh_stats *s = mesh_stats(c->w->env.mesh);
 	const struct real_link_stats *l = real_link_stats(c->w->link_port);
 
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "payload_bytes_sent", INT(s->sent_bytes),
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "payload_bytes_sent", INT(s->sent_bytes),
 			 "payload_bytes_received", INT(s->received_bytes), "lock_messages_sent", INT(s->sent[CHAN_DLM]),
 			 "fs_messages_sent", INT(s->sent[CHAN_FS]), "resent", INT(s->resent), "dropped_old_view", INT(s->dropped_old_view),
 			 "dropped_bad", INT(s->dropped_bad), "connects", INT(s->connects), "tcp_bytes_sent", INT(l->bytes_sent),
-			 "links_refused", INT(l->refused), "bad_frames", INT(l->bad_frames));
+			 "links_refused", INT(l->refused), "links_refused_version", INT(l->refused_version), "bad_frames", INT(l->bad_frames));
 }
 
 static json_t *journal_usage(struct csvfs *fs)

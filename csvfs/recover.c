@@ -503,7 +503,17 @@ static void on_cluster_lost(void *arg, int err)
 {
 	struct recover *r = arg;
 
-	fs_withdraw(r->fs, "the cluster engine is gone (%s); start corosync, then unmount and mount again", csv_err_describe(err));
+	if (err == -EPROTONOSUPPORT)
+		fs_withdraw(r->fs, "%s", cluster_refusal(r->fs->env->cluster));
+	else
+		fs_withdraw(r->fs, "the cluster engine is gone (%s); start corosync, then unmount and mount again", csv_err_describe(err));
+}
+
+static void on_cluster_refused(void *arg, const char *why)
+{
+	struct recover *r = arg;
+
+	fs_log(r->fs, LOG_L_WARN, "volume %s: %s", r->fs->geo.label, why);
 }
 
 static void on_dlm_lost(void *arg, const struct cluster_node *who, uint32_t count)
@@ -572,7 +582,7 @@ int recover_init(struct csvfs *fs)
 	r->fs = fs;
 	CDS_INIT_LIST_HEAD(&r->nodes);
 	r->user = (struct cluster_user){ .suspend = on_suspend, .view = on_view, .msg = on_msg, .procdown = on_procdown, .ended = on_ended,
-					  .lost = on_cluster_lost, .arg = r };
+					  .lost = on_cluster_lost, .refused = on_cluster_refused, .arg = r };
 	r->dlm_events = (struct dlm_events){ .recovered = on_dlm_recovered, .lost = on_dlm_lost, .purged = on_dlm_purged, .survey = on_dlm_survey, .arg = r };
 	fs->rcv = r;
 	return 0;

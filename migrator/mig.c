@@ -213,7 +213,8 @@ static void on_lost(void *arg, int err)
 {
 	struct mig *m = arg;
 
-	m->port->ops->leave(m->port, MIG_LEAVE_ENGINE, err == -EEXIST ? "another one runs on this node" : "corosync is gone");
+	m->port->ops->leave(m->port, MIG_LEAVE_ENGINE, err == -EEXIST ? "another one runs on this node" :
+			    err == -EPROTONOSUPPORT ? cluster_refusal(m->env->cluster) : "corosync is gone");
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------ */

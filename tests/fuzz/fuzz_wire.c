@@ -104,7 +104,7 @@ static bool past_run(struct fuzz_input *in)
 
 static void frame_sample(struct fuzz_input *in)
 {
-	struct mesh_frame f = { .type = MESH_DATA, .chan = CHAN_DLM, .lockspace = 5, .ring = { 1, 9 }, .from = 2, .incarnation = 3, .seq = 4, .ack = 5,
+	struct mesh_frame f = { .version = PROTO_MESH.max, .type = MESH_DATA, .chan = CHAN_DLM, .lockspace = 5, .ring = { 1, 9 }, .from = 2, .incarnation = 3, .seq = 4, .ack = 5,
 				.len = csv_prng_below(in->prng, 300) };
 
 	csv_prng_bytes(in->prng, in->b + MESH_HEADER_BYTES, f.len);
@@ -140,7 +140,8 @@ static bool frame_run(struct fuzz_input *in)
 
 /* ---- who is there ----------------------------------------------------------------------------------------------------------------- */
 
-static struct auth auth_a = { .lockspace = 5, .self = 1 }, auth_b = { .lockspace = 5, .self = 2 };
+static struct auth auth_a = { .lockspace = 5, .self = 1, .mesh = { 1, 3 }, .messages = { 2, 2 } };
+static struct auth auth_b = { .lockspace = 5, .self = 2, .mesh = { 3, 4 }, .messages = { 1, 9 } };
 static struct auth_talk talk_a, talk_b;
 
 static void auth_sample(struct fuzz_input *in)

@@ -214,7 +214,7 @@ static int die(const struct csv_err *err)
 int main(int argc, char **argv)
 {
 	static struct probe p;
-	struct cluster_user u = { on_suspend, on_view, on_ordered, on_procdown, on_lost, &p, on_ended };
+	struct cluster_user u = { on_suspend, on_view, on_ordered, on_procdown, on_lost, &p, on_ended, NULL };
 	struct real_witness *witness;
 	char lock[64], witness_group[64];
 	int lock_fd;

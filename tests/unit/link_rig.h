@@ -29,6 +29,8 @@ struct node {
 	uint32_t got[NODES + 1];
 	unsigned order_bad;
 	bool refuse_frames;
+	struct proto_range mesh, messages;	/* zeros: what this build speaks */
+	struct logger *log;
 };
 
 struct rig {
@@ -119,7 +121,9 @@ static inline void node_start(struct rig *r, unsigned id)
 	uint32_t all[NODES], n = 0;
 	struct node *k = &r->node[id];
 
-	ck_assert_msg(link_new_nodes(r->l, NULL, r->lockspace, id, &r->nodes, &k->link, &err) == 0, "%s", err.text);
+	ck_assert_msg(link_new_nodes(r->l, k->log, r->lockspace, id, &r->nodes, &k->link, &err) == 0, "%s", err.text);
+	if (k->mesh.min)
+		link_set_versions(k->link, k->mesh, k->messages);
 	ck_assert_int_eq(k->link->ops->start(k->link, &events, k), 0);
 	for (unsigned i = 1; i <= r->n; i++)
 		if (i != id)

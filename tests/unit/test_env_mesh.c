@@ -687,6 +687,27 @@ START_TEST(another_incarnation_and_old_views_are_dropped_without_a_word)
 }
 END_TEST
 
+static uint16_t three(struct link_port *p, uint32_t peer)
+{
+	(void)p;
+	ck_assert_uint_eq(peer, 1);
+	return 3;
+}
+
+START_TEST(a_frame_of_a_version_that_was_not_settled_for_its_link_is_refused)
+{
+	setup_hostile();
+	w.node[1].link.settled = three;
+	w.node[1].lev->up(w.node[1].lev_arg, 1);
+	refused("a frame of the version before on a link that settled on another", 1, good, good_len);
+	w.node[1].link.settled = NULL;
+	w.node[1].lev->up(w.node[1].lev_arg, 1);
+	ck_assert_int_eq(feed_frame(1, good, good_len), 0);
+	ck_assert_uint_eq(w.delivered, 1);
+	world_done();
+}
+END_TEST
+
 START_TEST(a_node_outside_the_view_cannot_speak_in_it)
 {
 	setup_hostile();
@@ -739,5 +760,6 @@ UNIT_MAIN("env_mesh",
 	  UNIT_TEST(an_idle_mesh_is_silent),
 	  UNIT_SLOW(malformed_frames_break_the_link_and_are_counted, 0, 1, 60),
 	  UNIT_TEST(another_incarnation_and_old_views_are_dropped_without_a_word),
+	  UNIT_TEST(a_frame_of_a_version_that_was_not_settled_for_its_link_is_refused),
 	  UNIT_TEST(a_node_outside_the_view_cannot_speak_in_it),
 	  UNIT_TEST(the_stash_for_views_to_come_is_bounded))

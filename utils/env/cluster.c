@@ -6,8 +6,10 @@
  * ring or group change alone, and quorum only delays the moment when this node believes it:
  *
  *	config   a ring or group change.  All JOINs are forgotten, a round is proposed: the highest seen in this ring + 1.
- *	agreed   a JOIN of every member, of this ring, for this member list, all of the same round.  Whoever sees a higher round
- *		 than its own takes it over and announces itself again, so any member can force a new round.
+ *	agreed   a JOIN of every member, of this ring, for this member list, all of the same round, and a version that all of them
+ *		 speak.  Whoever sees a higher round than its own takes it over and announces itself again, so any member can
+ *		 force a new round.  Where there is no such version, all name the same members as those who have to go
+ *		 (proto_settle()); these leave the group, which is a new config.
  *	usable   agreed, and quorum's ring is this ring and quorate.  Messages that come between agreed and usable are kept.
  *
  *	          config                    all JOINs                quorum
@@ -31,6 +33,7 @@
 #include "utils/env/cluster.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <urcu/list.h>
 
@@ -44,6 +47,8 @@
 #define MSG_VERSION 1
 #define MSG_HEADER_BYTES 40
 #define JOIN_BYTES 8
+#define JOIN_SEATED 1u			/* its sender was in a view in its present life */
+#define REFUSED_EVERY_NS (60 * NS_PER_SEC)
 #define ROUND_MAX ((1u << CLUSTER_ROUND_BITS) - 2)
 #define RETRY_NS (5 * NS_PER_MS)	/* the engine has no "you may send again" event */
 #define QUEUE_BYTES_MAX (64u << 20)
@@ -55,6 +60,8 @@ struct member {
 	uint32_t nodeid;
 	uint32_t round;		/* of its last JOIN for this config, 0: none */
 	uint64_t incarnation;	/* of its last JOIN since it is in the group in this ring, 0: none */
+	struct proto_range speaks;	/* of the JOIN of `round` */
+	bool seated;
 };
 
 struct packet {
@@ -86,6 +93,11 @@ struct cluster {
 	bool spent;		/* this round's view has been used and given up: only a new round helps */
 	bool usable;
 	struct cluster_view view;	/* valid when agreed */
+	struct proto_range speaks;
+	bool seated;		/* was in a view in this life */
+	uint32_t refused_round;	/* this round was looked at, and not all share a version */
+	uint64_t refused_said_ns;
+	char refusal[PROTO_TEXT_MAX];
 
 	bool join_due;		/* our JOIN has not reached the engine yet */
 	struct cds_list_head queue;	/* user messages the engine did not take yet */
@@ -171,18 +183,21 @@ static void engine_lost_later(struct cluster *c, int err)
 
 /* ---- sending ---------------------------------------------------------------------------------------------------- */
 
-static void put_header(struct csv_cursor *cur, enum msg_kind kind, unsigned chan, struct ring_id ring, uint32_t round,
-		       uint64_t incarnation)
+static void put_header(const struct cluster *c, struct csv_cursor *cur, enum msg_kind kind, unsigned chan)
 {
 	csv_put_u32(cur, MSG_MAGIC);
 	csv_put_u16(cur, MSG_VERSION);
 	csv_put_u8(cur, kind);
 	csv_put_u8(cur, chan);
-	csv_put_u32(cur, ring.nodeid);
-	csv_put_u32(cur, round);
-	csv_put_u64(cur, ring.seq);
-	csv_put_u64(cur, incarnation);
-	csv_put_u64(cur, 0);		/* reserved: protocol levels */
+	csv_put_u32(cur, c->ring.nodeid);
+	csv_put_u32(cur, c->round);
+	csv_put_u64(cur, c->ring.seq);
+	csv_put_u64(cur, c->incarnation);
+	/* What a JOIN announces; without meaning in other messages, which are of the version of their view. */
+	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.min : 0);
+	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.max : 0);
+	csv_put_u16(cur, kind == MSG_JOIN && c->seated ? JOIN_SEATED : 0);
+	csv_put_u16(cur, 0);
 }
 
 /* False: the engine pushes back or is gone; a timer is armed or the loss is on its way. */
@@ -207,7 +222,7 @@ static bool send_join(struct cluster *c)
 	struct csv_cursor cur;
 
 	csv_cursor_init(&cur, buf, sizeof(buf));
-	put_header(&cur, MSG_JOIN, CHAN_VIEW, c->ring, c->round, c->incarnation);
+	put_header(c, &cur, MSG_JOIN, CHAN_VIEW);
 	csv_put_u32(&cur, c->members_crc);
 	csv_put_u32(&cur, c->n);
 	csv_assert(!csv_cur_error(&cur) && csv_cur_left(&cur) == 0);
@@ -258,7 +273,7 @@ int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, siz
 	p->from = c->port->self;
 	p->len = MSG_HEADER_BYTES + len;
 	csv_cursor_init(&cur, p->buf, p->len);
-	put_header(&cur, MSG_USER, chan, c->ring, c->round, c->incarnation);
+	put_header(c, &cur, MSG_USER, chan);
 	csv_put_bytes(&cur, buf, len);
 	csv_assert(!csv_cur_error(&cur));
 	c->stats.sent++;
@@ -298,7 +313,7 @@ static void become_usable(struct cluster *c)
 {
 	struct ring_id ring = c->view.ring;
 
-	c->usable = true;
+	c->usable = c->seated = true;
 	c->stats.views++;
 	/* A user may end the view from inside its callback: then the rest must not get it. */
 	for (int i = 0; i < CHAN_MAX && c->usable && ring_eq(ring, c->view.ring); i++)
@@ -316,15 +331,54 @@ static void become_usable(struct cluster *c)
 	}
 }
 
+/* A round whose members share no version: no view comes of it (C7). */
+static void refuse(struct cluster *c, const struct proto_member *m, unsigned out, struct proto_range common)
+{
+	const struct proto_member *who = NULL;
+	uint64_t now = sched_now_ns(c->sched);
+	char name[24];
+
+	if (c->refused_round == c->round)
+		return;
+	c->refused_round = c->round;
+	c->stats.refused += out;
+	for (uint32_t i = 0; i < c->n; i++)
+		if (m[i].out && (!who || m[i].nodeid == c->port->self))
+			who = &m[i];
+	csv_assert(who);
+	snprintf(name, sizeof(name), "node %u", who->nodeid);
+	proto_refusal_text("messages between nodes", name, who->range, "the other members", common, c->refusal, sizeof(c->refusal));
+	if (!c->refused_said_ns || now - c->refused_said_ns >= REFUSED_EVERY_NS) {
+		c->refused_said_ns = now;
+		for (int i = 0; i < CHAN_MAX; i++)
+			if (c->registered[i] && c->user[i].refused)
+				c->user[i].refused(c->user[i].arg, c->refusal);
+	}
+	if (who->nodeid == c->port->self)
+		engine_lost_later(c, -EPROTONOSUPPORT);
+}
+
 static void agree(struct cluster *c)
 {
+	struct proto_member m[CLUSTER_NODES_MAX];
+	struct proto_range common;
+	unsigned out;
+
 	for (uint32_t i = 0; i < c->n; i++) {
 		if (c->mutate_ignore_ring ? !c->m[i].incarnation : c->m[i].round != c->round)
 			return;
 	}
 	if (!find(c->m, c->n, c->port->self))
 		return;
+	for (uint32_t i = 0; i < c->n; i++)
+		m[i] = (struct proto_member){ .nodeid = c->m[i].nodeid, .range = c->m[i].speaks, .seated = c->m[i].seated };
+	out = proto_settle(m, c->n, &common);
+	if (out) {
+		refuse(c, m, out, common);
+		return;
+	}
 	c->agreed = true;
+	c->view.version = common.max;
 	c->view.ring.nodeid = c->ring.nodeid;
 	c->view.ring.seq = c->ring.seq << CLUSTER_ROUND_BITS | c->round;
 	c->view.n = c->n;
@@ -374,7 +428,7 @@ static void raw_totem(void *arg, struct ring_id ring)
 	c->have_members = false;
 	c->join_due = false;
 	c->ring = ring;
-	c->round = c->round_seen = 0;
+	c->round = c->round_seen = c->refused_round = 0;
 	c->n_gone = 0;
 	if (!c->mutate_ignore_ring)
 		c->n = 0;
@@ -403,7 +457,11 @@ static void raw_members(void *arg, const uint32_t *nodeid, uint32_t n)
 
 		csv_assert(i == 0 || nodeid[i - 1] < nodeid[i]);
 		/* The incarnation only for a death notice; a view needs a new JOIN. */
-		c->m[i] = (struct member){ .nodeid = nodeid[i], .incarnation = was ? was->incarnation : 0 };
+		c->m[i] = (struct member){ .nodeid = nodeid[i] };
+		if (was) {
+			c->m[i] = *was;
+			c->m[i].round = 0;
+		}
 		c->members_crc = csv_crc32c(c->members_crc, &le, sizeof(le));
 		if (gone)	/* back again: a later death is that of its new process */
 			*gone = c->gone[--c->n_gone];
@@ -433,6 +491,7 @@ struct msg_head {
 	struct ring_id ring;
 	uint32_t round;
 	uint64_t incarnation;
+	uint16_t min, max, flags;
 };
 
 static bool get_header(struct csv_cursor *cur, struct msg_head *h)
@@ -446,7 +505,10 @@ static bool get_header(struct csv_cursor *cur, struct msg_head *h)
 	h->round = csv_cur_u32(cur);
 	h->ring.seq = csv_cur_u64(cur);
 	h->incarnation = csv_cur_u64(cur);
-	csv_cur_skip(cur, 8);
+	h->min = csv_cur_u16(cur);
+	h->max = csv_cur_u16(cur);
+	h->flags = csv_cur_u16(cur);
+	csv_cur_skip(cur, 2);
 	return !csv_cur_error(cur) && magic == MSG_MAGIC && version == MSG_VERSION &&
 	       (h->kind == MSG_JOIN || h->kind == MSG_USER) && h->chan < CHAN_MAX && h->incarnation &&
 	       h->round && h->round <= ROUND_MAX;
@@ -455,9 +517,10 @@ static bool get_header(struct csv_cursor *cur, struct msg_head *h)
 static void got_join(struct cluster *c, uint32_t from, const struct msg_head *h, struct csv_cursor *cur)
 {
 	uint32_t crc = csv_cur_u32(cur), n = csv_cur_u32(cur);
+	struct proto_range speaks;
 	struct member *m;
 
-	if (csv_cur_error(cur) || csv_cur_left(cur)) {
+	if (csv_cur_error(cur) || csv_cur_left(cur) || !proto_range_get(h->min, h->max, &speaks)) {
 		c->stats.dropped_bad++;
 		return;
 	}
@@ -480,6 +543,8 @@ static void got_join(struct cluster *c, uint32_t from, const struct msg_head *h,
 		disagree(c);
 	m->round = h->round;
 	m->incarnation = h->incarnation;
+	m->speaks = speaks;
+	m->seated = h->flags & JOIN_SEATED;
 	if (h->round > c->round)
 		propose(c, h->round);
 	evaluate(c);
@@ -610,6 +675,11 @@ static void job_run(struct job *j)
 	struct cluster *c = container_of(j, struct cluster, job);
 
 	if (c->lost_err) {
+		/* The others wait for it; what this life holds on the disk, if anything, needs a proof as after any loss (R9). */
+		if (c->lost_err == -EPROTONOSUPPORT && c->started) {
+			c->port->ops->stop(c->port);
+			c->started = false;
+		}
 		engine_lost(c, c->lost_err);
 		return;
 	}
@@ -617,6 +687,7 @@ static void job_run(struct job *j)
 		return;
 	c->incarnation = c->next_incarnation;
 	c->next_incarnation = 0;
+	c->seated = false;
 	if (!c->have_ring || !c->have_members || c->lost)
 		return;
 	disagree(c);
@@ -633,6 +704,7 @@ struct cluster *cluster_new(struct sched *s, struct cluster_port *port, uint64_t
 	c->sched = s;
 	c->port = port;
 	c->incarnation = incarnation;
+	c->speaks = PROTO_MESSAGES;
 	CDS_INIT_LIST_HEAD(&c->queue);
 	CDS_INIT_LIST_HEAD(&c->stash);
 	timer_init(&c->retry, retry);
@@ -704,6 +776,22 @@ void cluster_new_incarnation(struct cluster *c, uint64_t incarnation)
 	csv_assert(incarnation && incarnation != c->incarnation);
 	c->next_incarnation = incarnation;
 	sched_post(c->sched, &c->job);
+}
+
+void cluster_set_versions(struct cluster *c, struct proto_range speaks)
+{
+	csv_assert(!c->started && speaks.min && speaks.min <= speaks.max);
+	c->speaks = speaks;
+}
+
+struct proto_range cluster_versions(const struct cluster *c)
+{
+	return c->speaks;
+}
+
+const char *cluster_refusal(const struct cluster *c)
+{
+	return c->refusal;
 }
 
 const struct cluster_stats *cluster_stats(const struct cluster *c)

@@ -18,6 +18,8 @@
  *      It is *not* promised that all who stay together deliver it: one whose quorum lags may miss what others got at the end
  *      of a view.  What must be known by all is announced again in the next view.
  *  C6  Own delivery of a message decides nothing: a sender whose link died delivers to itself alone.
+ *  C7  A view has one version of the messages, the same on all members, that all of them announced (proto.h); a member that shares
+ *      none with the others leaves the group, and until it has there is no view.
  *
  * The ring id of a *view*: the group can change without a new totem ring (a daemon starts, leaves, is purged, quorum comes
  * and goes), and each such change is a view of its own.  So view.ring.seq = totem's seq << CLUSTER_ROUND_BITS | round, where the
@@ -29,6 +31,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "utils/env/proto.h"
 
 #define CLUSTER_NODES_MAX 64
 #define CLUSTER_MSG_MAX (64 * 1024)
@@ -45,6 +49,7 @@ struct cluster_view {
 	struct ring_id ring;
 	uint32_t n;
 	struct cluster_node m[CLUSTER_NODES_MAX];	/* ascending nodeid */
+	uint16_t version;				/* of the messages: what all members understand; all send it (proto.h) */
 };
 const struct cluster_node *cluster_view_find(const struct cluster_view *v, uint32_t nodeid);	/* NULL when absent */
 
@@ -98,6 +103,8 @@ struct cluster_user {
 	void (*lost)(void *arg, int err);
 	void *arg;
 	void (*ended)(void *arg, struct cluster_node who);	/* its process, it seems; no proof, that may follow by procdown() */
+	/* A member shares no version with the others: for the log, at most once a minute.  If it is this node: lost(-EPROTONOSUPPORT), too. */
+	void (*refused)(void *arg, const char *why);
 };
 
 /* Borrowed: sched, port.  `incarnation` is ours. */
@@ -117,6 +124,11 @@ int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, siz
 const struct cluster_view *cluster_current(const struct cluster *c);
 uint32_t cluster_self(const struct cluster *c);
 uint64_t cluster_incarnation(const struct cluster *c);
+/* Which versions of the messages this node speaks; before cluster_start().  Without: PROTO_MESSAGES. */
+void cluster_set_versions(struct cluster *c, struct proto_range speaks);
+struct proto_range cluster_versions(const struct cluster *c);
+/* The last time that a member shared no version with the others, for people; "" if there was none. */
+const char *cluster_refusal(const struct cluster *c);
 /*
  * A purged node starts its next life (rule: healed minority) and re-announces itself.  suspend() comes from the run queue, at
  * once otherwise; a view with the new incarnation follows on all members.
@@ -130,6 +142,7 @@ struct cluster_stats {
 	uint64_t dropped_bad;	/* malformed, or a sender that is no member */
 	uint64_t stashed;	/* came before quorum had confirmed the view, delivered after it */
 	uint64_t pushed_back;	/* times the engine said -EAGAIN */
+	uint64_t refused;	/* members that shared no version with the others */
 };
 const struct cluster_stats *cluster_stats(const struct cluster *c);
 

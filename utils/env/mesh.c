@@ -60,6 +60,7 @@ struct peer {
 	struct mesh *mesh;
 	uint32_t nodeid;
 	bool up;
+	uint8_t version;		/* of frames on the present link, 0: there was none yet (M6) */
 	bool member;			/* of the current view */
 	uint64_t incarnation;		/* as a member */
 	/* to it */
@@ -213,6 +214,7 @@ static int send_frame(struct peer *p, enum mesh_frame_type type, struct out *o)
 	uint8_t ack_frame[MESH_HEADER_BYTES];
 	uint8_t *buf = o ? o->frame : ack_frame;
 	struct mesh_frame f = {
+		.version = p->version,
 		.type = type,
 		.chan = o ? o->chan : 0,
 		.lockspace = m->lockspace,
@@ -485,6 +487,8 @@ static int on_frame(void *arg, uint32_t from, const void *buf, size_t len)
 		return bad(m, from, "names another sender", f.from);
 	if (!p)
 		return bad(m, from, "from a node without a link", from);
+	if (f.version != p->version)
+		return bad(m, from, "of a version that was not settled for this link", f.version);
 	if (m->in_view && ring_eq(f.ring, m->view.ring)) {
 		if (!p->member)
 			return bad(m, from, "of our view from a node that is not in it", f.ring.seq);
@@ -547,6 +551,7 @@ static void on_up(void *arg, uint32_t nodeid)
 	if (!p)
 		return;		/* its frames will break the link, it comes again */
 	p->up = true;
+	p->version = (uint8_t)(m->link->settled ? m->link->settled(m->link, nodeid) : PROTO_MESH.max);
 	rewind_out(p);
 	pump(p);
 }

@@ -13,6 +13,8 @@
  *  M4  A bad frame breaks that connection with a reason and a counter; nothing else is disturbed.
  *  M5  Memory per peer is bounded: the window is MESH_WINDOW_BYTES; mesh_send beyond it queues in the sender up to
  *      MESH_QUEUE_BYTES and then fails with -ENOBUFS (callers treat it as the peer being unreachable).
+ *  M6  Frames on a connection are of the version that its ends settled on (proto.h), no other; what a frame carries is of the
+ *      version of its view (struct cluster_view).
  */
 #ifndef CSVFS_UTILS_ENV_MESH_H
 #define CSVFS_UTILS_ENV_MESH_H
@@ -43,7 +45,11 @@ struct link_port_ops {
 	int (*send)(struct link_port *p, uint32_t peer, const void *buf, size_t len);
 	void (*stop)(struct link_port *p);
 };
-struct link_port { const struct link_port_ops *ops; };
+struct link_port {
+	const struct link_port_ops *ops;
+	/* The version of frames that the connection to `peer` settled on, from up() to down().  NULL: all speak the newest. */
+	uint16_t (*settled)(struct link_port *p, uint32_t peer);
+};
 
 /* ---- mesh ---------------------------------------------------------------------------------------------------- */
 

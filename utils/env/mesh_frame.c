@@ -17,7 +17,7 @@ void mesh_frame_encode(const struct mesh_frame *f, uint32_t msg_crc, uint8_t *re
 
 	csv_cursor_init(&c, ret, MESH_HEADER_BYTES);
 	csv_put_u32(&c, MESH_FRAME_MAGIC);
-	csv_put_u8(&c, MESH_FRAME_VERSION);
+	csv_put_u8(&c, f->version);
 	csv_put_u8(&c, f->type);
 	csv_put_u8(&c, f->chan);
 	csv_put_u8(&c, 0);
@@ -40,7 +40,7 @@ const char *mesh_frame_decode(const void *buf, size_t len, struct mesh_frame *re
 	uint8_t head[MESH_HEADER_BYTES];
 	struct csv_cursor c;
 	uint32_t magic, crc, total;
-	uint8_t version, flags;
+	uint8_t flags;
 
 	if (len < MESH_HEADER_BYTES)
 		return "shorter than its header";
@@ -48,7 +48,7 @@ const char *mesh_frame_decode(const void *buf, size_t len, struct mesh_frame *re
 		return "longer than allowed";
 	csv_cursor_init_ro(&c, buf, MESH_HEADER_BYTES);
 	magic = csv_cur_u32(&c);
-	version = csv_cur_u8(&c);
+	ret->version = csv_cur_u8(&c);
 	ret->type = csv_cur_u8(&c);
 	ret->chan = csv_cur_u8(&c);
 	flags = csv_cur_u8(&c);
@@ -64,7 +64,7 @@ const char *mesh_frame_decode(const void *buf, size_t len, struct mesh_frame *re
 	csv_assert(!csv_cur_error(&c) && csv_cur_left(&c) == 0);
 	if (magic != MESH_FRAME_MAGIC)
 		return "magic number wrong";
-	if (version != MESH_FRAME_VERSION)
+	if (ret->version < PROTO_MESH.min || ret->version > PROTO_MESH.max)
 		return "unknown protocol version";
 	if (total != len)
 		return "length field is not the length received";

@@ -2,7 +2,7 @@
  * mesh_frame.h - the frame of the mesh on the wire: 64 bytes of header, then the message.  Little endian.
  *
  * The checksum covers the message and then the header with the checksum as zero, so that a resend with a newer
- * acknowledgement does not read the message again.
+ * acknowledgement does not read the message again.  Magic number and version stay where they are for ever (proto.h, PV1).
  */
 #ifndef CSVFS_UTILS_ENV_MESH_FRAME_H
 #define CSVFS_UTILS_ENV_MESH_FRAME_H
@@ -10,12 +10,12 @@
 #include "utils/env/cluster.h"
 
 #define MESH_FRAME_MAGIC 0x534d5643u	/* "CVMS" */
-#define MESH_FRAME_VERSION 1
 #define MESH_HEADER_BYTES 64
 
 enum mesh_frame_type { MESH_DATA = 1, MESH_ACK = 2 };
 
 struct mesh_frame {
+	uint8_t version;		/* one of PROTO_MESH */
 	uint8_t type;			/* enum mesh_frame_type */
 	uint8_t chan;
 	uint64_t lockspace;

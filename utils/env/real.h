@@ -76,11 +76,22 @@ void real_link_free(struct link_port *p);
 struct real_link_stats {
 	uint64_t connected, accepted;		/* authenticated links */
 	uint64_t refused;			/* without the key, another volume, not a member, nonsense instead of a hello */
+	uint64_t refused_version;		/* members that speak no version we speak */
 	uint64_t bad_frames;			/* links broken for one */
 	uint64_t bytes_sent, bytes_received;	/* payload of TCP */
 	uint64_t writes;			/* system calls that sent */
 };
 const struct real_link_stats *real_link_stats(const struct link_port *p);
+struct real_link_info {
+	uint32_t nodeid;
+	bool up;
+	const char *where;			/* address of the connection; "" when down */
+	uint16_t mesh_version;			/* settled for this connection; 0: down */
+	struct proto_range mesh, messages;	/* what it said last that it speaks; zeros: nothing yet */
+	const char *refusal;			/* why there is no link, for people; "" */
+};
+/* The link to `nodeid` as it is; false: it is not in the node list.  Borrowed until the next turn of the loop. */
+bool real_link_info(const struct link_port *p, uint32_t nodeid, struct real_link_info *ret);
 
 /* ---- fencing (real_fence.c) ---------------------------------------------------------------------------------------------- */
 

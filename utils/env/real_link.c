@@ -8,6 +8,8 @@
  *  RL3 What send() takes is written once a turn of the loop, in one system call per link.
  *  RL4 A connection that has not proved itself costs a few hundred bytes, at most ANON_MAX of them at most HANDSHAKE_NS long.
  *  RL5 Frames are bounded by LINK_FRAME_MAX before anything is allocated for them; what waits in one link by OUT_MAX.
+ *  RL6 A link is up only with a version of frames, and one of messages, that both ends speak (proto.h): looked at when both have proved
+ *      themselves.  Who shares none is refused, counted, said in the log at most once a minute, and may call again.
  *
  *	connector: CONNECTING -> SHAKING (TLS) -> WAIT_ANSWER -------------> UP       frame inside: u32 length, bytes
  *	acceptor:                SHAKING       -> WAIT_HELLO  -> WAIT_PROOF -> UP
@@ -223,6 +225,14 @@ static void rlink_stop(struct link_port *port)
 		link_tls_stop(l->tls);
 }
 
+static uint16_t rlink_settled(struct link_port *port, uint32_t nodeid)
+{
+	const struct link_peer *p = link_peer_find(rl_of(port), nodeid);
+
+	csv_assert(p && p->conn);
+	return p->version;
+}
+
 static const struct link_port_ops rlink_ops = { rlink_start, rlink_peers, rlink_send, rlink_stop };
 
 static int listen_on(struct rlink *l, const char *text, struct csv_err *err)
@@ -290,6 +300,9 @@ int link_new_nodes(struct loop *loop, struct logger *log, uint64_t lockspace, ui
 	if (!l)
 		return csv_err_set(err, -ENOMEM, "links: out of memory");
 	l->port.ops = &rlink_ops;
+	l->port.settled = rlink_settled;
+	l->mesh = PROTO_MESH;
+	l->messages = PROTO_MESSAGES;
 	l->loop = loop;
 	l->log = log;
 	l->self = self;
@@ -343,6 +356,27 @@ void real_link_free(struct link_port *p)
 		close(l->listen_fd[i]);
 	explicit_bzero(&l->auth, sizeof(l->auth));
 	free(l);
+}
+
+void link_set_versions(struct link_port *p, struct proto_range mesh, struct proto_range messages)
+{
+	struct rlink *l = rl_of(p);
+
+	csv_assert(!l->started);
+	l->mesh = mesh;
+	l->messages = messages;
+}
+
+bool real_link_info(const struct link_port *p, uint32_t nodeid, struct real_link_info *ret)
+{
+	const struct link_peer *peer = link_peer_find(rl_of(p), nodeid);
+
+	if (!peer)
+		return false;
+	*ret = (struct real_link_info){ .nodeid = nodeid, .up = peer->conn, .where = peer->conn ? peer->conn->where : "",
+					.mesh_version = peer->conn ? peer->version : 0, .mesh = peer->mesh, .messages = peer->messages,
+					.refusal = peer->refusal };
+	return true;
 }
 
 const struct real_link_stats *real_link_stats(const struct link_port *p)

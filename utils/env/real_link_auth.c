@@ -16,7 +16,7 @@
 #include "utils/base/cursor.h"
 
 #define MAGIC 0x48565343u	/* "CSVH" */
-#define VERSION 1
+#define VERSION 1		/* of the hello itself: never to be changed (proto.h, PV1) */
 #define KEY_MIN 32
 #define KEY_MAX 8192
 
@@ -56,6 +56,8 @@ int auth_init(struct auth *a, const char *keyfile, uint64_t lockspace, uint32_t 
 	gnutls_memset(secret, 0, sizeof(secret));
 	a->lockspace = lockspace;
 	a->self = self;
+	a->mesh = PROTO_MESH;
+	a->messages = PROTO_MESSAGES;
 	return 0;
 }
 
@@ -78,15 +80,19 @@ static const char *put_head(const struct auth *a, uint32_t peer, uint8_t ret[AUT
 	csv_put_u32(&c, a->self);
 	csv_put_u32(&c, peer);
 	csv_put_u64(&c, a->lockspace);
-	csv_put_u64(&c, 0);		/* reserved */
+	csv_put_u16(&c, a->mesh.min);
+	csv_put_u16(&c, a->mesh.max);
+	csv_put_u16(&c, a->messages.min);
+	csv_put_u16(&c, a->messages.max);
 	csv_put_bytes(&c, nonce, sizeof(nonce));
 	csv_assert(!csv_cur_error(&c) && csv_cur_left(&c) == 0);
 	return NULL;
 }
 
-/* *ret_from: who it says it is. */
-static const char *check_head(const struct auth *a, const uint8_t *head, uint32_t *ret_from)
+/* *ret_from: who it says it is; what it speaks goes to t. */
+static const char *check_head(const struct auth *a, const uint8_t *head, struct auth_talk *t, uint32_t *ret_from)
 {
+	uint16_t range[4];
 	struct csv_cursor c;
 	uint32_t magic, from, to;
 	uint16_t version;
@@ -99,16 +105,20 @@ static const char *check_head(const struct auth *a, const uint8_t *head, uint32_
 	from = csv_cur_u32(&c);
 	to = csv_cur_u32(&c);
 	lockspace = csv_cur_u64(&c);
+	for (unsigned i = 0; i < ARRAY_SIZE(range); i++)
+		range[i] = csv_cur_u16(&c);
 	if (magic != MAGIC)
 		return "does not speak this protocol";
 	if (version != VERSION)
-		return "speaks another version of the protocol";
+		return "says hello in another version than all do";
 	if (lockspace != a->lockspace)
 		return "is of another volume";
 	if (to != a->self)
 		return "looks for another node";
 	if (!from || from == a->self)
 		return "says that it is this node, or none";
+	if (!proto_range_get(range[0], range[1], &t->mesh) || !proto_range_get(range[2], range[3], &t->messages))
+		return "says a range of versions that is none";
 	*ret_from = from;
 	return NULL;
 }
@@ -121,7 +131,7 @@ const char *auth_hello(const struct auth *a, struct auth_talk *t, uint32_t peer)
 
 const char *auth_got_hello(const struct auth *a, struct auth_talk *t, const uint8_t hello[AUTH_HELLO_BYTES])
 {
-	const char *wrong = check_head(a, hello, &t->peer);
+	const char *wrong = check_head(a, hello, t, &t->peer);
 
 	if (wrong)
 		return wrong;
@@ -138,7 +148,7 @@ const char *auth_got_answer(const struct auth *a, struct auth_talk *t, const uin
 {
 	uint8_t want[AUTH_MAC_BYTES];
 	uint32_t from;
-	const char *wrong = check_head(a, answer, &from);
+	const char *wrong = check_head(a, answer, t, &from);
 
 	if (wrong)
 		return wrong;

@@ -9,6 +9,9 @@
  * Both macs cover both nonces and both names, so neither can be replayed or reflected.  It says who connected; hiding and sealing what follows
  * is TLS's part, inside of which it is spoken (real_link_tls.h; without TLS the links belong on a network of their own).
  *
+ * HELLO and ANSWER carry the ranges of versions that their sender speaks (proto.h) in words that were zero before there were any.  Whether
+ * there is a common one is looked at after the proof: then it is a member who says it, and both ends know the other's range.
+ *
  * Pure: bytes in, bytes out.  Any thread.
  */
 #ifndef CSVFS_UTILS_ENV_REAL_LINK_AUTH_H
@@ -18,6 +21,7 @@
 #include <stdint.h>
 
 #include "utils/base/err.h"
+#include "utils/env/proto.h"
 
 #define AUTH_NONCE_BYTES 32
 #define AUTH_MAC_BYTES 32
@@ -30,16 +34,18 @@ struct auth {
 	uint8_t key[AUTH_KEY_BYTES];
 	uint64_t lockspace;
 	uint32_t self;
+	struct proto_range mesh, messages;	/* what we speak; zeros: as who came before there were ranges */
 };
 
 /* One connection's exchange, kept until it is through. */
 struct auth_talk {
 	uint32_t peer;				/* who we want, or who it says it is */
+	struct proto_range mesh, messages;	/* what it speaks; to be believed after the proof */
 	uint8_t hello[AUTH_HELLO_BYTES];
 	uint8_t answer[AUTH_ANSWER_BYTES];
 };
 
-/* Reads the key file.  0 or -errno with err set. */
+/* Reads the key file; the ranges are this build's.  0 or -errno with err set. */
 int auth_init(struct auth *a, const char *keyfile, uint64_t lockspace, uint32_t self, struct csv_err *err);
 
 /* A key for another purpose, from this one. */

@@ -245,6 +245,48 @@ bool link_conn_flush(struct link_conn *c)
 	return true;
 }
 
+static void refuse(struct link_conn *c, const char *why)
+{
+	c->l->stats.refused++;
+	grumble(c->l, c->where, why);
+	link_conn_close(c);
+}
+
+/*
+ * It has proved who it is: is there a version that both speak?  The other end says the same about us.  Lines of their own in the log, so
+ * that no noise of strangers hides the one that an administrator needs.  False: no, c is closed.
+ */
+static bool conn_versions(struct link_conn *c, struct link_peer *p)
+{
+	struct rlink *l = c->l;
+	bool frames = !proto_common(l->mesh, c->talk.mesh);
+	char us[24], it[24];
+
+	p->mesh = c->talk.mesh;
+	p->messages = c->talk.messages;
+	if (!frames && proto_common(l->messages, c->talk.messages)) {
+		p->refusal[0] = '\0';
+		return true;
+	}
+	snprintf(us, sizeof(us), "node %u", l->self);
+	snprintf(it, sizeof(it), "node %u", p->nodeid);
+	if (frames)
+		proto_refusal_text("mesh protocol", it, p->mesh, us, l->mesh, p->refusal, sizeof(p->refusal));
+	else
+		proto_refusal_text("messages between nodes", it, p->messages, us, l->messages, p->refusal, sizeof(p->refusal));
+	l->stats.refused_version++;
+	if (l->version_logged_ns && now(l) - l->version_logged_ns < LOG_EVERY_NS) {
+		l->version_unlogged++;
+	} else {
+		log_to(l->log, LOG_L_WARN, "link to node %u: refused: %s (%llu more since the last such line)", p->nodeid, p->refusal,
+		       (unsigned long long)l->version_unlogged);
+		l->version_logged_ns = now(l);
+		l->version_unlogged = 0;
+	}
+	link_conn_close(c);
+	return false;
+}
+
 /* ---- becoming a link ------------------------------------------------------------------------------------------------------ */
 
 /* c->peer is set and proved.  False: no memory, c is closed. */
@@ -270,17 +312,11 @@ static bool conn_up(struct link_conn *c)
 	}
 	p->conn = c;
 	p->backoff_ns = 0;
+	p->version = proto_common(l->mesh, p->mesh);
 	c->state = UP;
 	log_to(l->log, LOG_L_INFO, "link to node %u: up, %s", p->nodeid, c->where);
 	l->ev->up(l->arg, p->nodeid);
 	return true;
-}
-
-static void refuse(struct link_conn *c, const char *why)
-{
-	c->l->stats.refused++;
-	grumble(c->l, c->where, why);
-	link_conn_close(c);
 }
 
 /* One step of the handshake with the bytes at `at`.  Returns how many it used, 0 for "not enough yet", -1 when c is gone. */
@@ -314,6 +350,9 @@ static int shake(struct link_conn *c, const uint8_t *at, size_t len)
 			refuse(c, wrong ? wrong : "cannot be answered: out of memory");
 			return -1;
 		}
+		/* The proof goes first: without it the other end would not know who it is that cannot speak with it. */
+		if (!link_conn_flush(c) || !conn_versions(c, c->peer))
+			return -1;
 		l->stats.connected++;
 		return conn_up(c) ? AUTH_ANSWER_BYTES : -1;
 	case WAIT_PROOF:
@@ -325,6 +364,8 @@ static int shake(struct link_conn *c, const uint8_t *at, size_t len)
 			return -1;
 		}
 		p = link_peer_find(l, c->talk.peer);
+		if (!conn_versions(c, p))
+			return -1;
 		l->n_anon--;
 		c->peer = p;
 		l->stats.accepted++;
@@ -381,6 +422,8 @@ static bool conn_parse(struct link_conn *c)
 /* What is said is hidden from now on, where it is to be.  False: the connection is gone. */
 static bool conn_talk(struct link_conn *c)
 {
+	c->auth.mesh = c->l->mesh;
+	c->auth.messages = c->l->messages;
 	if (!c->peer) {
 		c->state = WAIT_HELLO;
 		return true;

@@ -47,6 +47,9 @@ struct link_peer {
 	unsigned at;			/* candidate: address and port */
 	struct timer retry;
 	uint64_t backoff_ns;
+	struct proto_range mesh, messages;	/* what it said last, proved */
+	uint16_t version;		/* of frames, while conn */
+	char refusal[PROTO_TEXT_MAX];	/* why it is no link, "" */
 	struct rlink *l;
 };
 
@@ -68,7 +71,9 @@ struct rlink {
 	struct cds_list_head conns;
 	unsigned n_anon;
 	struct loop_hook hook;
+	struct proto_range mesh, messages;	/* what we speak */
 	uint64_t logged_ns, unlogged;
+	uint64_t version_logged_ns, version_unlogged;
 	struct real_link_stats stats;
 };
 

@@ -16,4 +16,7 @@ uint16_t link_port_number(uint64_t lockspace, unsigned k);
 int link_new_nodes(struct loop *l, struct logger *log, uint64_t lockspace, uint32_t self, const struct real_nodes *nodes,
 		   struct link_port **ret, struct csv_err *err);
 
+/* What this node says that it speaks; before ops->start.  Without: PROTO_MESH, PROTO_MESSAGES. */
+void link_set_versions(struct link_port *p, struct proto_range mesh, struct proto_range messages);
+
 #endif

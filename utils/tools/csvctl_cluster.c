@@ -128,9 +128,9 @@ enum rpc_code cc_cluster_status(struct cc *cc)
 	list = json_array();
 	vols = from_volumes(cc, "volume.list", &vcode);
 	json_array_foreach(vols, i, v)
-		json_array_append_new(list, json_pack("{s:O, s:O, s:O, s:O}", "dir", json_object_get(v, "dir"), "state",
+		json_array_append_new(list, json_pack("{s:O, s:O, s:O, s:O, s:O?}", "dir", json_object_get(v, "dir"), "state",
 						      json_object_get(v, "state"), "reason", json_object_get(v, "reason"), "members",
-						      json_object_get(v, "members")));
+						      json_object_get(v, "members"), "protocol", json_object_get(v, "protocol")));
 	json_decref(vols);
 	rpc_reply_add_take(cc->reply, json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:b, s:b, s:b, s:i, s:i, s:o}", "name", f.cluster_name, "node",
 						f.node_name, "nodeid", (int)f.self, "quorate", s.quorate, "members", (int)s.n, "nodes",
