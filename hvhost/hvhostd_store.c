@@ -277,6 +277,70 @@ static int images_check(const char *volume, const struct vm_conf *c, struct csv_
 	return 0;
 }
 
+/* ---- a disk is one VM's ------------------------------------------------------------------------------------------------------ */
+
+struct image_id { dev_t dev; ino_t ino; };
+
+static bool image_id(const char *volume, const struct vm_disk *d, struct image_id *ret)
+{
+	char path[PATH_BYTES + 64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", volume, d->path);
+	if (stat(path, &st))
+		return false;
+	*ret = (struct image_id){ st.st_dev, st.st_ino };
+	return true;
+}
+
+static int disks_differ(const char *volume, const struct vm_conf *c, const struct vm_conf *o, struct csv_err *err)
+{
+	for (unsigned i = 0; i < c->n_disks; i++) {
+		struct image_id mine, other;
+		bool have = image_id(volume, &c->disks[i], &mine);
+
+		for (unsigned k = 0; k < o->n_disks; k++) {
+			bool same = !strcmp(c->disks[i].path, o->disks[k].path);
+
+			if (!same && have && image_id(volume, &o->disks[k], &other))
+				same = mine.dev == other.dev && mine.ino == other.ino;
+			if (!same || (c == o && i == k) || (c->disks[i].read_only && o->disks[k].read_only))
+				continue;
+			if (c == o)
+				return csv_err_set(err, -EINVAL, "disks[%u].path: %s: the same image as disks[%u]", i, c->disks[i].path, k);
+			return csv_err_set(err, -EBUSY, "disks[%u].path: %s: is a disk of the VM %s already, and a disk is one VM's; make another one "
+					   "(csvctl vhd create), or delete that VM first: csvctl vm delete %s", i, c->disks[i].path, o->name, o->name);
+		}
+	}
+	return 0;
+}
+
+/* What cannot be read is nobody's: its VM cannot be started either. */
+static int disks_free(const char *volume, const struct vm_conf *c, struct csv_err *err)
+{
+	char dir[PATH_BYTES];
+	struct dirent *e;
+	int rc = disks_differ(volume, c, c, err);
+	DIR *f;
+
+	snprintf(dir, sizeof(dir), "%s/vms", volume);
+	f = rc ? NULL : opendir(dir);
+	while (f && !rc && (e = readdir(f))) {
+		struct csv_err why = CSV_ERR_INIT;
+		struct vm_conf *o = NULL;
+		struct vm_def d;
+
+		if (!agent_vm_name_valid(e->d_name) || !strcmp(e->d_name, c->name) || store_def_read(volume, e->d_name, &d, &why) ||
+		    store_conf_read(volume, e->d_name, d.newest, &o, &why))
+			continue;
+		rc = disks_differ(volume, c, o, err);
+		free(o);
+	}
+	if (f)
+		closedir(f);
+	return rc;
+}
+
 int store_define(const char *volume, struct vm_conf *c, const char *kernel, const char *initrd, bool dry_run, uint32_t *ret_n,
 		 struct csv_err *err)
 {
@@ -285,6 +349,8 @@ int store_define(const char *volume, struct vm_conf *c, const char *kernel, cons
 	uint32_t n = 0;
 	int rc = images_check(volume, c, err);
 
+	if (!rc)
+		rc = disks_free(volume, c, err);
 	if (rc)
 		return rc;
 	for (int i = 0; i < 2; i++) {

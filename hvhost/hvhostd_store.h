@@ -19,7 +19,8 @@ int store_def_read(const char *volume, const char *vm, struct vm_def *ret, struc
 int store_conf_read(const char *volume, const char *vm, uint32_t n, struct vm_conf **ret, struct csv_err *err) csv_must_check;
 /*
  * Writes the next configuration and makes it the definition's newest.  kernel, initrd: to be copied, NULL none (then those that
- * `conf` names stay).  `conf` gets the names.  A new VM begins with want stopped.  dry_run: checks only.
+ * `conf` names stay).  `conf` gets the names.  A new VM begins with want stopped.  dry_run: checks only.  -EBUSY: an image of it is a disk of
+ * another VM, under whatever name, and not read-only for both; who defines two at once may miss that.
  */
 int store_define(const char *volume, struct vm_conf *conf, const char *kernel, const char *initrd, bool dry_run, uint32_t *ret_n,
 		 struct csv_err *err) csv_must_check;

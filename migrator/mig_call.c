@@ -11,6 +11,7 @@
  *
  * Invariants
  *  CA1 A command is given to an agent only in the view that it was sent in (C5), with that view's ring (MC4).
+ *  CA3 Without quorum a request is refused at once: only a view that is just being agreed on is waited for.
  *  CA2 A request is sent again in the next view until it is answered; the leader knows it by its id, so it is not done twice: jobs bear
  *      that id, and everything else only shows.
  *
@@ -121,6 +122,7 @@ struct request {
 	json_t *args;
 	struct timer timer;
 	struct mig *m;
+	bool sent;			/* the leader may have it */
 	void (*reply)(void *arg, json_t *reply_take);
 	void *arg;
 };
@@ -134,6 +136,18 @@ static void request_end(struct request *r, json_t *reply_take)
 	free(r);
 }
 
+/* CA3.  NULL: there is quorum, or it is not known yet. */
+static json_t *no_quorum(struct mig *m, bool sent)
+{
+	uint32_t here;
+
+	if (m->view || !cluster_lacks_quorum(m->env->cluster, &here))
+		return NULL;
+	return rpc_reply_error(RPC_NO_QUORUM, "no quorum: %u of %u nodes %s here, nothing can be changed; start more nodes, or mend the network; see: "
+			       "csvctl cluster status%s", here, m->cfg.n_nodes, here == 1 ? "is" : "are",
+			       sent ? "; what was asked for may have begun: see csvctl job list" : "");
+}
+
 static void on_late(struct timer *t)
 {
 	struct request *r = container_of(t, struct request, timer);
@@ -145,8 +159,9 @@ static void on_late(struct timer *t)
 					       mig_node_name(r->m, mig_leader(r->m))));
 }
 
-static void request_send(struct mig *m, const struct request *r)
+static void request_send(struct mig *m, struct request *r)
 {
+	r->sent = true;
 	mig_send_take(m, json_pack("{s:s, s:s, s:s, s:O}", "t", "req", "id", r->id, "verb", r->verb, "args", r->args));
 }
 
@@ -158,10 +173,27 @@ void mig_calls_view(struct mig *m)
 		request_send(m, r);
 }
 
+void mig_calls_look(struct mig *m)
+{
+	struct request *r, *tmp;
+	json_t *no;
+
+	cds_list_for_each_entry_safe(r, tmp, &m->requests, node) {
+		no = no_quorum(m, r->sent);
+		if (no)
+			request_end(r, no);
+	}
+}
+
 static void forward(struct mig *m, const struct mig_request *q)
 {
-	struct request *r = calloc(1, sizeof(*r));
+	json_t *no = no_quorum(m, false);
+	struct request *r = no ? NULL : calloc(1, sizeof(*r));
 
+	if (no) {
+		q->reply(q->arg, no);
+		return;
+	}
 	if (!r) {
 		q->reply(q->arg, NULL);
 		return;

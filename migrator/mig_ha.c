@@ -95,8 +95,11 @@ static void tell_free(struct mig *m, const struct lease *was, const struct lease
 		mig_event(m, "info", l->vm, "", "is known");
 	else if (l->reason == LEASE_REASON_GUEST_OFF || (l->want == LEASE_WANT_STOPPED && !l->reason))
 		mig_event(m, "info", l->vm, "", "stopped");
-	else
+	else if (*mig_text(note, "reason"))
 		mig_event(m, "warning", l->vm, mig_text(note, "command"), "stopped: %s", mig_text(note, "reason"));
+	else
+		mig_event(m, "warning", l->vm, "csvctl vm list", "was switched off%s%s, though it is to run: it starts again where there is a place",
+			  was->owner ? " on " : "", mig_node_name(m, was->owner));
 	json_decref(note);
 }
 
@@ -294,6 +297,7 @@ void mig_look_coro(void *arg)
 		if (!m->look_now)
 			sched_wait_until(m->env->sched, &m->look_wq, mig_now(m) + LOOK_NS, false);
 		m->look_now = false;
+		mig_calls_look(m);
 		if (m->view && mig_settled(m) && !m->leaving)
 			mig_node_view(m);
 		if (!mig_is_leader(m) || !mig_settled(m))

@@ -85,6 +85,7 @@ struct mig {
 	struct mig_leases *leases;
 
 	/* leader */
+	bool defining;			/* a job looks whose disks are free, and takes them */
 	char begun[LEASE_NAME_BYTES];	/* its START or TAKE was proposed last: the next one is placed when that is committed */
 	struct mig_seen *seen;		/* mig_ha.c */
 	uint64_t cold_ns;		/* when a cold start was settled; 0: none in this life */
@@ -160,6 +161,7 @@ int mig_call(struct mig *m, uint32_t nodeid, const char *cmd, json_t *args_take,
 void mig_call_got(struct mig *m, uint32_t from, const char *t, const json_t *msg);
 void mig_calls_suspend(struct mig *m);
 void mig_calls_view(struct mig *m);
+void mig_calls_look(struct mig *m);				/* requests that no view will answer before nodes come */
 /* What the leader's verbs get. */
 struct mig_ask { struct mig *m; const char *id; uint32_t from; const json_t *args; bool dry_run; };
 

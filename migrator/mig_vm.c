@@ -223,7 +223,13 @@ static void create_job(struct mig_job *j)
 	int rc = 0;
 
 	mig_job_step(j, 10, "writing its definition");
+	/* One after the other: a disk that is free for two at once would be had by both. */
+	while (m->defining)
+		mig_wait_change(m, mig_now(m) + 100 * NS_PER_MS);
+	m->defining = true;
 	code = define(m, j->from, j->args, false, &cfg, text, sizeof(text));
+	m->defining = false;
+	mig_poke(m);
 	json_decref(cfg);
 	if (code) {
 		mig_job_done_take(j, code, NULL, "%s", text);

@@ -3,6 +3,7 @@
  */
 #include "tests/unit/mig_world.h"
 
+#include <errno.h>
 #include <string.h>
 
 static json_t *node(int id)
@@ -136,6 +137,8 @@ START_TEST(a_shutdown_stays_where_a_vm_cannot_move_unless_it_is_forced)
 	ck_assert_uint_eq(mw_runs_on(w, "vm1"), 3);
 	job = mw_job(w, 1, "node.shutdown", json_pack("{s:i, s:s, s:b}", "nodeid", 3, "node", "n3", "force", true), 90 * NS_PER_SEC);
 	ck_assert_msg(!mig_int(job, "code"), "%s", mig_text(job, "message"));
+	ck_assert_ptr_nonnull(mw_event(w, 1, "was switched off on n3"));
+	ck_assert_ptr_null(mw_event(w, 1, "stopped: "));
 	mw_run(w, 5 * NS_PER_SEC);
 	ck_assert(w->node[3].left);
 	mw_free(w);
@@ -264,6 +267,55 @@ START_TEST(the_same_request_twice_is_one_job)
 	mig_send_take(w->node[3].m, msg);
 	mw_run(w, 5 * NS_PER_SEC);
 	ck_assert_str_eq(mig_text(mig_item_get(m, "job/n3-77"), "state"), "done");
+	mw_free(w);
+}
+END_TEST
+
+/* CA3 */
+START_TEST(without_quorum_a_change_is_refused_at_once_with_what_to_do)
+{
+	static const char *const verbs[] = { "vm.create", "vm.start", "vm.stop", "vm.delete", "migration.start", "node.drain", "node.resume", "ha.set" };
+	struct mw *w = mw_new();
+	uint64_t begin;
+
+	w->fence_rc[2] = -EIO;
+	mw_vm_on(w, "vm1", 2, 100);
+	mw_cut(w, 2);
+	mw_run(w, NS_PER_SEC);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		begin = w->clk.now_ns;
+		ck_assert_int_eq(mw_code(mw_ask(w, 2, verbs[i], name("vm1"))), RPC_NO_QUORUM);
+		ck_assert_msg(w->clk.now_ns - begin < 100 * NS_PER_MS, "%s: after %.1f s", verbs[i], (double)(w->clk.now_ns - begin) / 1e9);
+		ck_assert_ptr_nonnull(strstr(mig_text(w->reply, "message"), "no quorum: 1 of 3 nodes is here"));
+		ck_assert_ptr_nonnull(strstr(mig_text(w->reply, "message"), "csvctl cluster status"));
+	}
+	/* one that was under way when quorum went */
+	mw_heal(w);
+	mw_run(w, 5 * NS_PER_SEC);
+	for (uint32_t i = 1; i <= 3; i++)
+		w->node[i].mute = true;
+	mw_ask_begin(w, 2, "vm.show", name("vm1"));	/* the leader waits for an agent */
+	mw_run(w, 100 * NS_PER_MS);
+	mw_cut(w, 2);
+	begin = w->clk.now_ns;
+	while (!w->replied && w->clk.now_ns - begin < 10 * NS_PER_SEC)
+		mw_run(w, 100 * NS_PER_MS);
+	ck_assert_msg(w->replied && w->clk.now_ns - begin <= 2 * NS_PER_SEC, "after %.1f s", (double)(w->clk.now_ns - begin) / 1e9);
+	ck_assert_int_eq(mw_code(w->reply), RPC_NO_QUORUM);
+	mw_free(w);
+}
+END_TEST
+
+/* A view that is being agreed on is no lack of quorum: the request waits for it. */
+START_TEST(a_change_asked_for_while_the_view_changes_is_not_refused_for_lack_of_quorum)
+{
+	struct mw *w = mw_new();
+	const json_t *r;
+
+	mw_vm_on(w, "vm1", 2, 100);
+	mw_power_cut(w, 3);		/* the new ring has not been told yet */
+	r = mw_ask(w, 2, "vm.stop", name("vm1"));
+	ck_assert_msg(!strstr(mig_text(r, "message"), "no quorum"), "%s", mig_text(r, "message"));
 	mw_free(w);
 }
 END_TEST
@@ -453,7 +505,8 @@ UNIT_MAIN("mig_node", UNIT_TEST(a_drained_node_is_empty_and_stays_so_until_it_is
 	  UNIT_TEST(a_shutdown_stays_where_a_vm_cannot_move_unless_it_is_forced), UNIT_TEST(a_vm_is_made_started_stopped_deleted),
 	  UNIT_TEST(a_disk_that_is_not_on_the_volume_is_refused), UNIT_TEST(a_switch_off_that_a_view_change_swallowed_is_said_again),
 	  UNIT_TEST(ha_enable_never_changes_what_is_wanted), UNIT_TEST(a_request_that_is_sent_again_finds_its_job),
-	  UNIT_TEST(the_same_request_twice_is_one_job), UNIT_TEST(all_jobs_of_a_lost_leader_end),
+	  UNIT_TEST(the_same_request_twice_is_one_job), UNIT_TEST(without_quorum_a_change_is_refused_at_once_with_what_to_do),
+	  UNIT_TEST(a_change_asked_for_while_the_view_changes_is_not_refused_for_lack_of_quorum), UNIT_TEST(all_jobs_of_a_lost_leader_end),
 	  UNIT_TEST(a_delete_whose_leader_is_lost_leaves_a_vm_or_none_and_never_a_hidden_one),
 	  UNIT_TEST(every_member_forgets_the_oldest_jobs_and_no_running_one), UNIT_TEST(items_are_alike_on_all_members_also_after_a_partition),
 	  UNIT_TEST(a_malformed_message_changes_nothing),

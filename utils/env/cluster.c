@@ -756,6 +756,12 @@ void cluster_stop(struct cluster *c)
 	sched_unpost(c->sched, &c->job);
 }
 
+bool cluster_lacks_quorum(const struct cluster *c, uint32_t *ret_here)
+{
+	*ret_here = c->n;
+	return c->have_ring && c->have_members && c->have_quorum && !c->quorate && ring_eq(c->quorum_ring, c->ring);
+}
+
 const struct cluster_view *cluster_current(const struct cluster *c)
 {
 	return c->usable ? &c->view : NULL;

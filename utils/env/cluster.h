@@ -122,6 +122,8 @@ void cluster_stop(struct cluster *c);			/* leaves the group */
 int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, size_t len);
 /* The usable view, or NULL while suspended. */
 const struct cluster_view *cluster_current(const struct cluster *c);
+/* The engine says of the present ring that it has no quorum: no view comes before nodes do.  *ret_here: nodes of the group that are here. */
+bool cluster_lacks_quorum(const struct cluster *c, uint32_t *ret_here);
 uint32_t cluster_self(const struct cluster *c);
 uint64_t cluster_incarnation(const struct cluster *c);
 /* Which versions of the messages this node speaks; before cluster_start().  Without: PROTO_MESSAGES. */

@@ -166,7 +166,8 @@ const struct cc_cmd cc_cmds[] = {
 		.noun = "vhd", .verb = "create", .run = cc_vhd_create, .args = "PATH", .args_min = 1, .args_max = 1, .change = true, .paths = true,
 		.help = "create a virtual disk",
 		.text = "A fixed disk has all its space at once, a dynamic one grows as it is written. The disk is durable when the command "
-			"returns, and has exactly the size asked for for every reader. On a csvfs volume it is used as MOUNT/.raw/PATH. An "
+			"returns, and has exactly the size asked for for every reader. On a csvfs volume it is used as MOUNT/.raw/PATH. A PATH whose \"..\" leads "
+			"out of the volume is refused. An "
 			"interruption leaves nothing behind.",
 		.opts = { { "size", "S", "of the disk: bytes, or with K, M, G, T (powers of 1024)", true },
 			  { "format", "F", "vhd or vhdx (default: vhdx if PATH ends so, else vhd)", false },
@@ -205,7 +206,7 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "vm", .verb = "create", .run = cc_vm_create, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
 		.help = "define a virtual machine on disks of the volume",
-		.text = "Its definition is a folder vms/NAME on the volume; kernel and initrd are copied there. It is not started. A disk is an image "
+		.text = "A disk is one virtual machine's: one that is another's already is refused. Its definition is a folder vms/NAME on the volume; kernel and initrd are copied there. It is not started. A disk is an image "
 			"on the volume (VHD, VHDX or raw, by its name's end), shown to the guest as virtio-scsi. With high availability (the default) it "
 			"is started elsewhere when its node is lost.",
 		.opts = { { "disk", "PATH...", "an image on the volume; again for each further one", true },

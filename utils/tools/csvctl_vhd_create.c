@@ -14,9 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
+
+#include <linux/magic.h>
 
 #include "utils/base/text.h"
 
@@ -181,6 +184,27 @@ static int make(struct cc *cc, const char *path, int dir, const char *base, cons
 	return rc;
 }
 
+/*
+ * MOUNT/../x is another file system's: who writes so means the volume, and would look for the disk there.  `dir` is where the path leads.
+ */
+static bool leads_out(const char *path, int dir)
+{
+	char up[PATH_MAX];
+	struct stat there, here;
+	struct statfs fs;
+
+	if (fstat(dir, &there))
+		return false;
+	for (const char *p = strstr(path, ".."); p; p = strstr(p + 2, "..")) {
+		if ((p > path && p[-1] != '/') || (p[2] && p[2] != '/'))
+			continue;
+		snprintf(up, sizeof(up), "%.*s", (int)(p - path), p > path ? path : "");
+		if (!stat(*up ? up : ".", &here) && here.st_dev != there.st_dev && !statfs(*up ? up : ".", &fs) && fs.f_type == FUSE_SUPER_MAGIC)
+			return true;
+	}
+	return false;
+}
+
 static const char *what_to_do(int rc, const char *path)
 {
 	switch (rc) {
@@ -203,6 +227,11 @@ static enum rpc_code create(struct cc *cc, const struct vimg_made *m)
 
 	if (dir < 0)
 		return cc_fail(cc, rpc_code_of(dir), "%s: %s", path, strerror(-dir));
+	if (leads_out(path, dir)) {
+		close(dir);
+		return cc_fail(cc, RPC_REFUSED, "%s: its \"..\" leads out of the volume; name a place on the volume, or, where the disk is not to be on "
+			       "it, that place without \"..\"", path);
+	}
 	if (!fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW))
 		rc = -EEXIST;
 	else
