@@ -97,6 +97,8 @@ static void tell_free(struct mig *m, const struct lease *was, const struct lease
 		mig_event(m, "info", l->vm, "", "stopped");
 	else if (*mig_text(note, "reason"))
 		mig_event(m, "warning", l->vm, mig_text(note, "command"), "stopped: %s", mig_text(note, "reason"));
+	else if (was->state == LEASE_BLOCKED)
+		mig_event(m, "info", l->vm, "", "runs nowhere, as is known now: it may be started");
 	else
 		mig_event(m, "warning", l->vm, "csvctl vm list", "was switched off%s%s, though it is to run: it starts again where there is a place",
 			  was->owner ? " on " : "", mig_node_name(m, was->owner));

@@ -175,6 +175,9 @@ START_TEST(with_the_volume_the_isolated_nodes_vm_is_blocked_until_the_proof_and_
 	ck_assert(mw_until(w, 30 * NS_PER_SEC, vm1_runs));
 	r = mw_ask(w, 2, "vm.list", NULL);
 	ck_assert_ptr_null(json_object_get(r, "waits_for_nodes"));
+	ck_assert_ptr_null(mw_event(w, 1, "stopped"));		/* "stopped: " without a word why */
+	ck_assert_ptr_null(mw_event(w, 1, "was switched off"));
+	ck_assert_ptr_nonnull(mw_event(w, 1, "runs nowhere, as is known now"));
 	mw_free(w);
 }
 END_TEST
