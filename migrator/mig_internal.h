@@ -100,6 +100,8 @@ struct mig {
 	json_t *past_defs;		/* name -> definition, of the durable copy */
 	char *kept;			/* the durable copy as it was given last */
 	struct job keep_job;
+	struct timer keep_timer;
+	bool keep_due;			/* the timer is set */
 	uint64_t unknown_ns;		/* since when VMs are not known; 0: they are */
 	char unknown_said[128];
 };

@@ -19,14 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define KEEP_NS NS_PER_SEC		/* definitions come in hundreds */
 #define UNKNOWN_SAID_NS (10 * NS_PER_SEC)
 
 /* ---- the durable copy ----------------------------------------------------------------------------------------------------------------- */
-
-static bool is_durable(const char *key)
-{
-	return !strncmp(key, "node/", 5) || !strncmp(key, "def/", 4) || !strcmp(key, "defs");
-}
 
 static bool add_def(void *arg, const char *key, const json_t *value)
 {
@@ -66,10 +62,22 @@ static void keep_run(struct job *j)
 	json_decref(all);
 }
 
+static void keep_later(struct timer *t)
+{
+	struct mig *m = container_of(t, struct mig, keep_timer);
+
+	m->keep_due = false;
+	sched_post(m->env->sched, &m->keep_job);
+}
+
 void mig_known_changed(struct mig *m, const char *key)
 {
-	if (is_durable(key))
+	if (!strncmp(key, "node/", 5)) {
 		sched_post(m->env->sched, &m->keep_job);
+	} else if (!m->keep_due && !strncmp(key, "def", 3)) {
+		m->keep_due = true;
+		timer_set(m->env->sched, &m->keep_timer, mig_now(m) + KEEP_NS);
+	}
 }
 
 void mig_known_load(struct mig *m, const json_t *kept)
@@ -78,6 +86,7 @@ void mig_known_load(struct mig *m, const json_t *kept)
 	size_t i;
 
 	job_init(&m->keep_job, keep_run);
+	timer_init(&m->keep_timer, keep_later);
 	m->past_defs = json_is_object(defs) ? json_deep_copy(defs) : json_object();
 	json_array_foreach(json_object_get(kept, "nodes"), i, n)
 		if (!strncmp(mig_text(n, "k"), "node/", 5))
@@ -86,8 +95,10 @@ void mig_known_load(struct mig *m, const json_t *kept)
 
 void mig_known_done(struct mig *m)
 {
-	if (m->past_defs)		/* loaded */
+	if (m->past_defs) {		/* loaded */
 		sched_unpost(m->env->sched, &m->keep_job);
+		timer_del(m->env->sched, &m->keep_timer);
+	}
 	json_decref(m->past_defs);
 	free(m->kept);
 }

@@ -262,6 +262,7 @@ json_t *mig_vm_create(const struct mig_ask *a)
 {
 	struct mig *m = a->m;
 	const char *vm = mig_text(a->args, "name"), *node = mig_text(a->args, "node");
+	const json_t *h;
 	enum rpc_code code;
 	json_t *reply, *cfg = NULL;
 	char text[600];
@@ -279,8 +280,11 @@ json_t *mig_vm_create(const struct mig_ask *a)
 		return rpc_reply_error(RPC_CONFLICT, "%s: there is a VM of this name; see: csvctl vm show %s", vm, vm);
 	if (!mig_host_ready(m, a->from))
 		return rpc_reply_error(RPC_CONFLICT, "%s: hvhostd does not run on this node; start it: systemctl start hvhostd", mig_node_name(m, a->from));
-	if (!*mig_text(json_object_get(mig_host_of(m, a->from), "host"), "volume"))
-		return rpc_reply_error(RPC_CONFLICT, "%s: no volume is mounted here; mount one: mount -t csvfs DEVICE DIR", mig_node_name(m, a->from));
+	h = json_object_get(mig_host_of(m, a->from), "host");
+	if (!*mig_text(h, "volume"))
+		return rpc_reply_error(RPC_CONFLICT, "%s: %s%s%s", mig_node_name(m, a->from),
+				       *mig_text(h, "mount_reason") ? mig_text(h, "mount_reason") : "no volume is mounted here",
+				       *mig_text(h, "mount_command") ? "; then: " : "", mig_text(h, "mount_command"));
 	if (!a->dry_run)
 		return mig_job_start(a, "create", vm, create_job);
 	code = define(m, a->from, a->args, true, &cfg, text, sizeof(text));
