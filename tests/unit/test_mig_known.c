@@ -192,7 +192,8 @@ START_TEST(an_unmounted_volume_makes_no_definition_vanish)
 	mw_run(w, 15 * NS_PER_SEC);
 	for (uint32_t i = 1; i <= 3; i++)
 		w->node[i].mount_state = "none";	/* not told yet: it was unmounted just now */
-	mw_run(w, 15 * NS_PER_SEC);
+	mw_leader(w)->defs_ns = 0;
+	mw_run(w, 2 * NS_PER_SEC);
 	ck_assert_ptr_nonnull(mig_def(mw_leader(w), "vm1"));
 	r = mw_ask(w, 1, "vm.list", NULL);
 	ck_assert_ptr_nonnull(item_of(r, "vm1"));
