@@ -261,6 +261,23 @@ static int promote(struct plock_table *t, struct file *f, enum plock_kind kind)
 	return 0;
 }
 
+static bool waits_for(struct plock_table *t, const struct file *f, const struct plock *lk, const struct plock *whom);
+
+/* Does the owner of `h`, which is held, wait for `whom`? */
+static bool owner_waits_for(struct plock_table *t, const struct plock *h, const struct plock *whom)
+{
+	struct wait *w;
+
+	cds_list_for_each_entry(w, &t->waits, in_table) {
+		if (w->kind != PLOCK_POSIX || w->mark == t->searches || !same_owner(&w->lk, h))
+			continue;
+		w->mark = t->searches;
+		if (waits_for(t, w->file, &w->lk, whom))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Does an owner that blocks `lk` wait, over any number of others, for the owner of `lk`?  Depth first over waiting requests; each is
  * looked at once a search.
@@ -269,19 +286,9 @@ static bool waits_for(struct plock_table *t, const struct file *f, const struct 
 {
 	for (uint32_t i = 0; i < f->held[PLOCK_POSIX].n; i++) {
 		const struct plock *h = &f->held[PLOCK_POSIX].v[i];
-		struct wait *w;
 
-		if (!conflict(h, lk))
-			continue;
-		if (same_owner(h, whom))
+		if (conflict(h, lk) && (same_owner(h, whom) || owner_waits_for(t, h, whom)))
 			return true;
-		cds_list_for_each_entry(w, &t->waits, in_table) {
-			if (w->kind != PLOCK_POSIX || w->mark == t->searches || !same_owner(&w->lk, h))
-				continue;
-			w->mark = t->searches;
-			if (waits_for(t, w->file, &w->lk, whom))
-				return true;
-		}
 	}
 	return false;
 }
@@ -292,17 +299,9 @@ static bool deadlocks(struct plock_table *t, const struct file *f, const struct 
 	t->searches++;
 	for (uint32_t i = 0; i < f->held[PLOCK_POSIX].n; i++) {
 		const struct plock *h = &f->held[PLOCK_POSIX].v[i];
-		struct wait *w;
 
-		if (!conflict(h, lk))
-			continue;
-		cds_list_for_each_entry(w, &t->waits, in_table) {
-			if (w->kind != PLOCK_POSIX || w->mark == t->searches || !same_owner(&w->lk, h))
-				continue;
-			w->mark = t->searches;
-			if (waits_for(t, w->file, &w->lk, lk))
-				return true;
-		}
+		if (conflict(h, lk) && owner_waits_for(t, h, lk))
+			return true;
 	}
 	return false;
 }

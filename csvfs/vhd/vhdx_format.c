@@ -51,17 +51,23 @@ static const char *guid_text(const uint8_t g[static 16], char ret[static CSV_UUI
 
 /* ---- headers ---------------------------------------------------------------------------------------------------------------------- */
 
-static int header_valid(const void *p, unsigned n, struct csv_err *err)
+/* Headers and region tables begin alike. */
+static int sealed_valid(const char *what, unsigned n, const void *p, uint32_t bytes, const char *signature, struct csv_err *err)
 {
-	const struct vhdx_header_disk *h = p;
+	const struct vhdx_region_head *h = p;
 	uint32_t is = le32_get(h->checksum), want;
 
-	if (memcmp(h->signature, "head", 4))
-		return BAD(err, "header %u: signature is not \"head\"", n);
-	want = vhdx_checksum(p, VHDX_HEADER_BYTES, offsetof(struct vhdx_header_disk, checksum));
+	if (memcmp(h->signature, signature, 4))
+		return BAD(err, "%s %u: signature is not \"%s\"", what, n, signature);
+	want = vhdx_checksum(p, bytes, offsetof(struct vhdx_region_head, checksum));
 	if (is != want)
-		return BAD(err, "header %u: checksum is 0x%08" PRIx32 ", must be 0x%08" PRIx32 " for these contents", n, is, want);
+		return BAD(err, "%s %u: checksum is 0x%08" PRIx32 ", must be 0x%08" PRIx32 " for these contents", what, n, is, want);
 	return 0;
+}
+
+static int header_valid(const void *p, unsigned n, struct csv_err *err)
+{
+	return sealed_valid("header", n, p, VHDX_HEADER_BYTES, "head", err);
 }
 
 bool vhdx_header_is_valid(const void *p)
@@ -156,15 +162,7 @@ void vhdx_header_encode(const struct vhdx_header *h, void *ret4096)
 
 static int region_valid(const void *p, unsigned n, struct csv_err *err)
 {
-	const struct vhdx_region_head *h = p;
-	uint32_t is = le32_get(h->checksum), want;
-
-	if (memcmp(h->signature, "regi", 4))
-		return BAD(err, "region table %u: signature is not \"regi\"", n);
-	want = vhdx_checksum(p, VHDX_REGION_BYTES, offsetof(struct vhdx_region_head, checksum));
-	if (is != want)
-		return BAD(err, "region table %u: checksum is 0x%08" PRIx32 ", must be 0x%08" PRIx32 " for these contents", n, is, want);
-	return 0;
+	return sealed_valid("region table", n, p, VHDX_REGION_BYTES, "regi", err);
 }
 
 static int region_place(const char *name, const struct vhdx_region *r, uint64_t file_size, struct csv_err *err)
