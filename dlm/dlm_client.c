@@ -222,6 +222,9 @@ void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode)
 	d->st.downgrades++;
 	m.name = c->name;
 	m.reqid = c->reqid;
+	if (c->undivided)
+		m.gen = dlm_now_ns(d) - c->granted_ns;
+	c->undivided = false;
 	if (l->granted >= DLM_PW)
 		write_value(c, &m);
 	l->granted = l->wanted = mode;
@@ -272,12 +275,13 @@ static void granted(struct dlm *d, struct dlm_client *c, const struct dlm_msg *m
 	struct dlm_lock *l = c->l;
 	bool own_value = c->converting && l->granted >= DLM_PW;		/* still being written */
 
-	if (m->flags & DLM_F_NOW && !node_eq(c->master, d->me))
-		dlm_hold_measure(d, dlm_now_ns(d) - c->sent_ns);
+	if ((m->gen || m->flags & DLM_F_NOW) && !node_eq(c->master, d->me))
+		dlm_hold_measure(d, dlm_now_ns(d) - c->sent_ns, m->gen);
 	if (c->converting)
 		c->reqid = c->convid;
 	l->granted = l->wanted = m->mode;
 	c->granted_ns = dlm_now_ns(d);
+	c->undivided = true;
 	c->rest_end_ns = 0;
 	dlm_hold_forget(d, c);
 	if (own_value) {

@@ -2,7 +2,9 @@
 /*
  * dlm_hold.c - minimum hold: a lock that two nodes fight for is used at least as long as it takes to travel (D9).
  *
- *	round trip	measured: REQUEST to a GRANT that did not have to wait; a running mean (1/8)
+ *	round trip	measured by both: REQUEST to GRANT less what it waited at the master, GRANT to the first DOWN less what it was held;
+ *			so also, and alike, while two nodes fight.  A shorter one counts at once, a longer one by 1/32 at a time:
+ *			nearly the shortest of the last ones, for what was late because a processor was busy is no measure of the way
  *	minimum hold	DLM_HOLD_RTTS round trips from the grant on, at most DLM_HOLD_MAX_NS: bast() waits so long, nothing else does
  *
  * Invariants
@@ -17,9 +19,13 @@
 
 #define RTT_FIRST_NS (200 * 1000ull)	/* before the first is measured */
 
-void dlm_hold_measure(struct dlm *d, uint64_t rtt_ns)
+void dlm_hold_measure(struct dlm *d, uint64_t took_ns, uint64_t there_ns)
 {
-	d->rtt_ns = d->rtt_ns ? (7 * d->rtt_ns + rtt_ns) / 8 : rtt_ns;
+	uint64_t before = d->rtt_ns ? d->rtt_ns : RTT_FIRST_NS, rtt_ns = took_ns - there_ns;
+
+	if (there_ns >= took_ns)
+		return;				/* no truth can look like that */
+	d->rtt_ns = csv_min(rtt_ns, before + before / 32 + 1);
 }
 
 uint64_t dlm_hold_ns(const struct dlm *d)

@@ -73,7 +73,8 @@ struct dlm_msg {
 	uint8_t type, flags, mode;
 	struct dlm_name name;
 	uint64_t reqid;		/* of the request, or of the request that made the hold */
-	uint64_t gen;		/* of the record; CONVERT: of the request that made the hold */
+	/* Of the record; CONVERT: of the request that made the hold; GRANT: ns it waited; DOWN: ns it was held (0: not said; dlm_hold.c). */
+	uint64_t gen;
 	uint32_t node;		/* FORWARD BACK FWD: who asks; RECORD: the master; MOVE: the master to be; PROBE CHASE: who looks */
 	uint64_t lvb_seq;
 	uint8_t lvb[DLM_LVB_LEN];
@@ -252,6 +253,7 @@ struct dlm_client {
 	uint64_t reqid;			/* of the request under way or of the one that made the hold ... */
 	uint64_t convid;		/* ... and of the conversion */
 	uint64_t sent_ns, granted_ns;
+	bool undivided;			/* no downgrade since the grant */
 	struct dlm_chase *chase;	/* NULL: has looked for no circle, and nobody along it */
 	struct cds_list_head rest;	/* d->rest: its bast waits for the minimum hold ... */
 	bool resting;
@@ -442,7 +444,7 @@ void dlm_chase_holder(struct dlm *d, struct cluster_node from, const struct dlm_
 
 /* dlm_hold.c */
 void dlm_hold_init(struct dlm *d);
-void dlm_hold_measure(struct dlm *d, uint64_t rtt_ns);
+void dlm_hold_measure(struct dlm *d, uint64_t took_ns, uint64_t there_ns);
 uint64_t dlm_hold_ns(const struct dlm *d);
 bool dlm_hold_back(struct dlm *d, struct dlm_client *c);		/* true: the bast comes later */
 void dlm_hold_forget(struct dlm *d, struct dlm_client *c);
@@ -501,6 +503,7 @@ void dlm_rebuild_stray(struct dlm *d);
 void dlm_rebuild_resolve(struct dlm *d);
 void dlm_rebuild_end_round(struct dlm *d);
 void dlm_rebuild_entry(struct dlm *d, struct cluster_node from, const struct dlm_msg *m);
+void dlm_rebuild_answers(struct dlm *d);
 void dlm_rebuild_drop(struct dlm *d);
 /* The state in which a message of this type makes sense: earlier -> hold it, later -> stale. */
 enum dlm_state dlm_type_state(uint8_t type, uint8_t round);

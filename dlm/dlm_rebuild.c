@@ -291,7 +291,6 @@ static void take_over(struct dlm *d, struct dlm_orphan *o)
 	struct dlm_res *r = dlm_res_new(d, &o->name);
 	struct dlm_msg m = { .type = DLM_M_NEWREC, .name = o->name };
 	uint32_t dir1, dir2;
-	struct dlm_lkb *k;
 
 	dlm_dirs(d, &o->name, &dir1, &dir2);
 	r->orphan = true;
@@ -300,8 +299,20 @@ static void take_over(struct dlm *d, struct dlm_orphan *o)
 	dlm_rec_add(&d->dir, &o->name, d->me, 0);
 	dlm_dir_count(d, d->me, 1);
 	batch_put(d, dir2, &m);
-	cds_list_for_each_entry(k, &r->reports, node)
-		adopt(d, &r->name, k->who, k->reqid);
+}
+
+/* After all NEWRECs: a list is of one type, to and fro between two would make a message of each entry. */
+static void adopt_orphans(struct dlm *d)
+{
+	struct dlm_res *r, *tmp;
+	struct dlm_lkb *k;
+
+	dlm_table_each(r, tmp, &d->resources) {
+		if (!r->orphan)
+			continue;
+		cds_list_for_each_entry(k, &r->reports, node)
+			adopt(d, &r->name, k->who, k->reqid);
+	}
 }
 
 void dlm_rebuild_resolve(struct dlm *d)
@@ -319,6 +330,7 @@ void dlm_rebuild_resolve(struct dlm *d)
 			take_over(d, o);
 		orphan_free(d, o);
 	}
+	adopt_orphans(d);
 	dlm_rebuild_end_round(d);
 }
 
@@ -332,7 +344,14 @@ static void on_fwd(struct dlm *d, struct cluster_node from, struct cluster_node 
 	}
 	report_add(d, &r->reports, from, who, m);
 	adopt(d, &r->name, who, m->reqid);
-	batch_flush(d, dlm_part_index(d, who));		/* before our next mark, and that may be sent already */
+}
+
+/* A list has come in: what it called for goes before our next mark, and that may be sent already. */
+void dlm_rebuild_answers(struct dlm *d)
+{
+	for (uint32_t i = 0; i < d->part.n; i++)
+		if (d->batch[i].type == DLM_M_ADOPT)
+			batch_flush(d, i);
 }
 
 /* ---- one entry of a list that came in ------------------------------------------------------------------------------------------ */

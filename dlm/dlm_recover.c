@@ -423,10 +423,11 @@ static void on_list(struct dlm *d, struct cluster_node from, uint8_t type, struc
 
 		if (wrong) {
 			dlm_bad_msg(d, from, wrong, type);
-			return;
+			break;
 		}
 		dlm_rebuild_entry(d, from, &m);
 	}
+	dlm_rebuild_answers(d);
 }
 
 static void on_leave_ack(struct dlm *d, struct cluster_node from)

@@ -198,6 +198,7 @@ void dlm_res_grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
 	}
 	m.reqid = k->reqid;
 	m.mode = k->mode;
+	m.gen = dlm_now_ns(d) - k->since_ns;
 	cds_list_add_tail(&k->node, &r->granted);
 	dlm_touched(d, r);
 	count_grant(d, r, k);
@@ -341,6 +342,8 @@ void dlm_res_down(struct dlm *d, struct cluster_node from, const struct dlm_msg 
 		dlm_res_settle(d, r);
 		return;
 	}
+	if (m->gen && from.nodeid != d->self)
+		dlm_hold_measure(d, dlm_now_ns(d) - k->since_ns, m->gen);
 	if (m->mode == DLM_NL)
 		count_hold(d, r, k);
 	k->mode = m->mode;

@@ -112,12 +112,13 @@ void dlm_table_move(struct dlm_table *to, struct dlm_table *from)
 	dlm_table_init(from);
 }
 
-uint32_t dlm_table_longest(const struct dlm_table *t)
+uint64_t dlm_table_steps(const struct dlm_table *t)
 {
-	uint32_t longest = 0, mask = t->size - 1;
+	uint32_t mask = t->size - 1;
+	uint64_t steps = 0;
 
 	for (uint32_t i = 0; i < t->size; i++)
 		if (t->slot[i].e)
-			longest = csv_max(longest, ((i - t->slot[i].hash) & mask) + 1);
-	return longest;
+			steps += ((i - t->slot[i].hash) & mask) + 1;
+	return steps;
 }

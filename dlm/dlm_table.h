@@ -52,8 +52,8 @@ void dlm_table_del(struct dlm_table *t, struct dlm_entry *e);
 void dlm_table_clear(struct dlm_table *t);
 /* All that `from` has; `to` is empty. */
 void dlm_table_move(struct dlm_table *to, struct dlm_table *from);
-/* For tests: the most slots that any look-up in it reads. */
-uint32_t dlm_table_longest(const struct dlm_table *t);
+/* For tests: slots read when each thing is looked up once. */
+uint64_t dlm_table_steps(const struct dlm_table *t);
 
 /* In order of adding; x may be taken out and freed, others may be added. */
 #define dlm_table_each(x, tmp, t) cds_list_for_each_entry_safe(x, tmp, &(t)->all, hh.all)

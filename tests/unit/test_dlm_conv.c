@@ -402,8 +402,8 @@ START_TEST(the_round_trip_is_measured_and_the_hold_is_capped)
 	dlm_stats(d->n[2].dlm, &st);
 	ck_assert_uint_gt(st.rtt_ns, 0);
 	ck_assert_uint_eq(st.hold_ns, csv_min(DLM_HOLD_RTTS * st.rtt_ns, (uint64_t)DLM_HOLD_MAX_NS));
-	for (int i = 0; i < 50; i++)
-		dlm_hold_measure(d->n[2].dlm, NS_PER_SEC);
+	for (int i = 0; i < 500; i++)
+		dlm_hold_measure(d->n[2].dlm, NS_PER_SEC, 0);
 	ck_assert_uint_eq(dlm_hold_ns(d->n[2].dlm), DLM_HOLD_MAX_NS);
 	dw_free(d);
 }
@@ -417,8 +417,8 @@ START_TEST(a_bast_waits_for_the_minimum_hold_and_no_longer)
 
 	dw_init(d, 1, &x, "r");
 	dw_init(d, 2, &y, "r");
-	for (int i = 0; i < 50; i++)
-		dlm_hold_measure(d->n[1].dlm, NS_PER_SEC);
+	for (int i = 0; i < 500; i++)
+		dlm_hold_measure(d->n[1].dlm, NS_PER_SEC, 0);
 	dlm_request(d->n[1].dlm, &x.l, DLM_EX, 0);
 	while (!x.done)
 		ck_assert(sim_world_step(d->w));
