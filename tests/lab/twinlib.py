@@ -8,7 +8,7 @@ pauses are what those of the VM are compared with (pausestat.py).
 
 Invariants
 - Everything of the VM's command line stays but what would collide: name, sockets, log, disk file, tap and MAC, the guest's addresses.
-- It is measured as the VM is: by tcpwatch.py (vmhost.Guest).
+- It is measured as the VM is: by tcpwatch.py (vmhost.Guest); its source ends when the target runs, as the VM's does.
 """
 import os
 import re
@@ -107,23 +107,32 @@ class Twin(vmhost.Guest):
         source_qmp.last.clear()
         uri = f"tcp:{self.hosts.lab.ips[to]}:{PORT}"
         self.process_qemu, self.qmp, self.node = target, target_qmp, to
-        try:
-            return self.silence(lambda: qmplib.migrate(source_qmp, target_qmp, uri))
-        finally:
-            self._quit(source, source_qmp, source_node)
 
-    def _quit(self, process, qmp, node):
+        def moved():
+            try:
+                return qmplib.migrate(source_qmp, target_qmp, uri)
+            finally:
+                source_qmp.execute("quit")
         try:
-            qmp.execute("quit", timeout=10)
-            qmp.close()
+            return self.silence(moved)
+        finally:
+            self._gone(source, source_qmp, source_node)
+
+    def _gone(self, process, qmp, node):
+        qmp.close()
+        try:
             process.wait(20)
-        except (qmplib.QmpError, OSError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         self.hosts.run(node, "ip", "link", "del", "twin0")
 
     def end(self):
         if self.process_qemu:
-            self._quit(self.process_qemu, self.qmp, self.node)
+            try:
+                self.qmp.execute("quit", timeout=10)
+            except (qmplib.QmpError, OSError):
+                self.process_qemu.kill()
+            self._gone(self.process_qemu, self.qmp, self.node)
             self.process_qemu = None
         super().end()
