@@ -176,11 +176,18 @@ void fop_run(struct loop_msg *m);
 void fop_watch_init(struct fused *d);
 void fop_interrupt(struct fused *d, uint64_t id);
 void fop_unwatch(struct fop *op);
-/* fuse_slow.c: for those below */
+/* fuse_reply.c: the control thread's answers; what plain files (fuse_slow.c) and raw views (fuse_raw.c) do alike */
 void fop_reply_err(struct fop *op, int err);
+void fop_reply_entry(struct fop *op, enum node_view view, int err);	/* op->attr */
+void fop_reply_attr(struct fop *op, int err);				/* op->attr */
+void fop_reply_written(struct fop *op, ssize_t n);			/* flushes first where the file is open so; awaits */
 void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st);
 void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e);
 void fop_open_flags(struct fop *op);
+/* OPEN; `use` counts the handle (R41) and makes ready what is behind it. */
+void fop_open(struct fop *op, int (*use)(struct fop *op, uint64_t ino, uint32_t gen));
+void fop_read(struct fop *op, ssize_t (*fn)(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, void *buf, size_t len));
+void fop_lseek(struct fop *op, int (*fn)(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, int whence, uint64_t *ret));
 
 /* csvfsd_rejoin.c: between them the core stays as it is.  0; -EINTR; -EIO: there is none and will be none. */
 int life_enter(struct fused *d);

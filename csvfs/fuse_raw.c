@@ -60,24 +60,13 @@ static void dir_attr(struct csvfs_attr *a)
 	a->mode &= ~0222u;
 }
 
-static void reply_entry(struct fop *op, enum node_view view)
-{
-	struct fuse_entry_param e;
-
-	fop_entry(op->d, view, &op->attr, &e);
-	fuse_reply_entry(op->req, &e);
-}
-
 static void lookup_top(struct fop *op)
 {
 	int err = csvfs_getattr(op->d->fs, op->d->root_ino, 0, &op->attr);
 
-	if (err) {
-		fop_reply_err(op, err);
-		return;
-	}
-	dir_attr(&op->attr);
-	reply_entry(op, VIEW_RAW_DIR);
+	if (!err)
+		dir_attr(&op->attr);
+	fop_reply_entry(op, VIEW_RAW_DIR, err);
 }
 
 static void lookup(struct fop *op)
@@ -87,26 +76,20 @@ static void lookup(struct fop *op)
 
 	if (!strcmp(op->name, "..") && is_root(op->d, op->node)) {
 		err = csvfs_getattr(op->d->fs, op->d->root_ino, 0, a);
-		if (err)
-			fop_reply_err(op, err);
-		else
-			reply_entry(op, VIEW_FILE);
+		fop_reply_entry(op, VIEW_FILE, err);
 		return;
 	}
 	err = csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, a);
 	if (!err && S_ISDIR(a->mode)) {
 		dir_attr(a);
-		reply_entry(op, VIEW_RAW_DIR);
+		fop_reply_entry(op, VIEW_RAW_DIR, 0);
 		return;
 	}
 	if (!err && !S_ISREG(a->mode) && !S_ISLNK(a->mode))
 		err = -ENOENT;
 	if (!err && S_ISREG(a->mode))
 		err = disk_size(op->d, a, op->name, &a->size);
-	if (err)
-		fop_reply_err(op, err);
-	else
-		reply_entry(op, VIEW_RAW);
+	fop_reply_entry(op, VIEW_RAW, err);
 }
 
 /* As the view shows it. */
@@ -123,21 +106,9 @@ static int view_attr(struct fop *op)
 	return err;
 }
 
-static void reply_attr(struct fop *op, int err)
-{
-	struct stat st;
-
-	if (err) {
-		fop_reply_err(op, err);
-		return;
-	}
-	fop_stat(op->d, &op->attr, node_pack(op->d, (struct node){ op->node.view, op->attr.gen, op->attr.ino }), &st);
-	fuse_reply_attr(op->req, &st, 0.0);
-}
-
 static void getattr(struct fop *op)
 {
-	reply_attr(op, view_attr(op));
+	fop_reply_attr(op, view_attr(op));
 }
 
 /* Owner, mode and times are the image's; the size of a disk is not changed by ftruncate. */
@@ -155,7 +126,7 @@ static void setattr(struct fop *op)
 		err = csvfs_setattr(op->d->fs, op->node.ino, op->node.gen, &set, op->mask, &op->attr);
 	if (!err)
 		err = view_attr(op);
-	reply_attr(op, err);
+	fop_reply_attr(op, err);
 }
 
 /* ---- listing: only what lookup would find ------------------------------------------------------------------------------------------ */
@@ -232,20 +203,20 @@ static void readdir(struct fop *op)
 
 /* ---- an open disk ------------------------------------------------------------------------------------------------------------------- */
 
-static int open_disk(struct fop *op)
+static int open_disk(struct fop *op, uint64_t ino, uint32_t gen)
 {
 	struct fused *d = op->d;
 	bool writing = (op->fi.flags & O_ACCMODE) != O_RDONLY;
 	struct csv_err err = CSV_ERR_INIT;
-	int rc = use_open(op, op->node.ino, op->node.gen, CSVFS_USE_RAW, writing, &op->fi.fh);
+	int rc = use_open(op, ino, gen, CSVFS_USE_RAW, writing, &op->fi.fh);
 
 	if (rc)
 		return rc;
 	/* From here on the plain file does not change but through views (RV1). */
-	rc = csvfs_disk_open(d->fs, op->node.ino, op->node.gen, writing, &err);
+	rc = csvfs_disk_open(d->fs, ino, gen, writing, &err);
 	if (rc) {
 		if (*err.text && rc != -EINTR && rc != -CSV_E_WITHDRAWN)
-			log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": cannot be opened through " RAW_NAME ": %s", op->node.ino, err.text);
+			log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": cannot be opened through " RAW_NAME ": %s", ino, err.text);
 		use_close(d, op->fi.fh);
 	}
 	return rc == -EMEDIUMTYPE ? -ENOENT : rc;
@@ -253,62 +224,24 @@ static int open_disk(struct fop *op)
 
 static void open_raw(struct fop *op)
 {
-	struct fused *d = op->d;
-	int err = csvfs_open(d->fs, op->node.ino, op->node.gen);
-
-	if (!err) {
-		err = open_disk(op);
-		if (err)
-			csvfs_release(d->fs, op->node.ino);
-	}
-	if (err) {
-		fop_reply_err(op, err);
-		return;
-	}
-	fop_open_flags(op);
-	if (fuse_reply_open(op->req, &op->fi) == -ENOENT) {
-		use_close(d, op->fi.fh);
-		csvfs_release(d->fs, op->node.ino);
-	}
+	fop_open(op, open_disk);
 }
 
 static void read_raw(struct fop *op)
 {
-	ssize_t n;
-
-	if (!op->buf)
-		op->buf = iobuf_get(op->d);
-	if (!op->buf) {
-		fop_reply_err(op, -ENOMEM);
-		return;
-	}
-	n = csvfs_disk_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
-	if (n < 0)
-		fop_reply_err(op, (int)n);
-	else
-		fuse_reply_buf(op->req, iobuf_payload(op->buf), (size_t)n);
+	fop_read(op, csvfs_disk_read);
 }
 
 /* Behind the end there is no disk: as a block device says it. */
 static void write_raw(struct fop *op)
 {
-	struct fused *d = op->d;
 	ssize_t n;
-	int err;
 
 	if (op->fi.flags & O_APPEND)
 		n = op->len ? -ENOSPC : 0;
 	else
-		n = csvfs_disk_write(d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
-	if (n >= 0 && op->fi.flags & (O_SYNC | O_DSYNC)) {
-		err = csvfs_fsync(d->fs, op->node.ino, op->node.gen, (op->fi.flags & O_SYNC) != O_SYNC);
-		if (err)
-			n = err;
-	}
-	if (n < 0)
-		fop_reply_err(op, (int)n);
-	else
-		fuse_reply_write(op->req, (size_t)n);
+		n = csvfs_disk_write(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
+	fop_reply_written(op, n);
 }
 
 static void fallocate_raw(struct fop *op)
@@ -318,13 +251,7 @@ static void fallocate_raw(struct fop *op)
 
 static void lseek_raw(struct fop *op)
 {
-	uint64_t at;
-	int err = csvfs_disk_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
-
-	if (err)
-		fop_reply_err(op, err);
-	else
-		fuse_reply_lseek(op->req, (off_t)at);
+	fop_lseek(op, csvfs_disk_lseek);
 }
 
 /* ---- which operations are ours ---------------------------------------------------------------------------------------------------- */

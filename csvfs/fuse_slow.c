@@ -11,60 +11,9 @@
 
 #include "utils/base/base.h"
 
-/* Before 1970 too: nanoseconds count forwards. */
-static struct timespec ns_ts(int64_t ns)
-{
-	int64_t rest = ns % 1000000000;
-
-	return (struct timespec){ .tv_sec = ns / 1000000000 - (rest < 0), .tv_nsec = rest < 0 ? rest + 1000000000 : rest };
-}
-
-void fop_stat(const struct fused *d, const struct csvfs_attr *a, fuse_ino_t id, struct stat *st)
-{
-	(void)d;
-	memset(st, 0, sizeof(*st));
-	st->st_ino = id;
-	st->st_mode = a->mode;
-	st->st_nlink = a->nlink;
-	st->st_uid = a->uid;
-	st->st_gid = a->gid;
-	st->st_rdev = a->rdev;
-	st->st_size = (off_t)a->size;
-	st->st_blksize = CSV_BLOCK_SIZE;
-	st->st_blocks = (blkcnt_t)a->blocks_512;
-	st->st_atim = ns_ts(a->atime_ns);
-	st->st_mtim = ns_ts(a->mtime_ns);
-	st->st_ctim = ns_ts(a->ctime_ns);
-}
-
-void fop_entry(const struct fused *d, enum node_view view, const struct csvfs_attr *a, struct fuse_entry_param *e)
-{
-	memset(e, 0, sizeof(*e));
-	e->ino = node_pack(d, (struct node){ view, a->gen, a->ino });
-	e->generation = a->gen;
-	fop_stat(d, a, e->ino, &e->attr);
-	/* time-outs 0: F4 */
-}
-
-void fop_reply_err(struct fop *op, int err)
-{
-	if (err == -CSV_E_WITHDRAWN && life_may_come_back(op->d)) {
-		op->again = true;	/* RJ1 */
-		return;
-	}
-	fuse_reply_err(op->req, csvfs_errno(err));
-}
-
 static void reply_entry(struct fop *op, int err)
 {
-	struct fuse_entry_param e;
-
-	if (err) {
-		fop_reply_err(op, err);
-		return;
-	}
-	fop_entry(op->d, op->node.view, &op->attr, &e);
-	fuse_reply_entry(op->req, &e);
+	fop_reply_entry(op, op->node.view, err);
 }
 
 static void run_lookup(struct fop *op)
@@ -72,21 +21,9 @@ static void run_lookup(struct fop *op)
 	reply_entry(op, csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, &op->attr));
 }
 
-static void reply_attr(struct fop *op, int err)
-{
-	struct stat st;
-
-	if (err) {
-		fop_reply_err(op, err);
-		return;
-	}
-	fop_stat(op->d, &op->attr, node_pack(op->d, (struct node){ op->node.view, op->attr.gen, op->attr.ino }), &st);
-	fuse_reply_attr(op->req, &st, 0.0);
-}
-
 static void run_getattr(struct fop *op)
 {
-	reply_attr(op, csvfs_getattr(op->d->fs, op->node.ino, op->node.gen, &op->attr));
+	fop_reply_attr(op, csvfs_getattr(op->d->fs, op->node.ino, op->node.gen, &op->attr));
 }
 
 static void run_setattr(struct fop *op)
@@ -98,7 +35,7 @@ static void run_setattr(struct fop *op)
 	if (!err)
 		err = csvfs_setattr(op->d->fs, op->node.ino, op->node.gen, &set, op->mask, &op->attr);
 	use_guard_end(op->d, &g);
-	reply_attr(op, err);
+	fop_reply_attr(op, err);
 }
 
 static void run_readlink(struct fop *op)
@@ -133,13 +70,6 @@ static int open_plain(struct fop *op, uint64_t ino, uint32_t gen)
 	if (!err && writing && op->fi.flags & O_DIRECT)
 		csvfs_set_image(op->d->fs, ino, gen);
 	return err;
-}
-
-/* What an open file looks like to the kernel (F4). */
-void fop_open_flags(struct fop *op)
-{
-	op->fi.direct_io = 1;
-	op->fi.keep_cache = 0;
 }
 
 static void run_create(struct fop *op)
@@ -219,23 +149,7 @@ static void run_rename(struct fop *op)
 
 static void run_open(struct fop *op)
 {
-	struct fused *d = op->d;
-	int err = csvfs_open(d->fs, op->node.ino, op->node.gen);
-
-	if (!err) {
-		err = open_plain(op, op->node.ino, op->node.gen);
-		if (err)
-			csvfs_release(d->fs, op->node.ino);
-	}
-	if (err) {
-		fop_reply_err(op, err);
-		return;
-	}
-	fop_open_flags(op);
-	if (fuse_reply_open(op->req, &op->fi) == -ENOENT) {
-		use_close(d, op->fi.fh);
-		csvfs_release(d->fs, op->node.ino);
-	}
+	fop_open(op, open_plain);
 }
 
 static void run_release(struct fop *op)
@@ -248,19 +162,7 @@ static void run_release(struct fop *op)
 
 static void run_read(struct fop *op)
 {
-	ssize_t n;
-
-	if (!op->buf)
-		op->buf = iobuf_get(op->d);
-	if (!op->buf) {
-		fop_reply_err(op, -ENOMEM);
-		return;
-	}
-	n = csvfs_read(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len);
-	if (n < 0)
-		fop_reply_err(op, (int)n);
-	else
-		fuse_reply_buf(op->req, iobuf_payload(op->buf), (size_t)n);
+	fop_read(op, csvfs_read);
 }
 
 static void run_write(struct fop *op)
@@ -270,21 +172,12 @@ static void run_write(struct fop *op)
 				csvfs_write(op->d->fs, op->node.ino, op->node.gen, op->off, iobuf_payload(op->buf), op->len,
 					    (op->fi.flags & O_APPEND ? CSVFS_WRITE_APPEND : 0) | (op->kill_priv ? CSVFS_WRITE_KILLPRIV : 0),
 					    &at);
-	int err;
 
 	if (n >= 0) {
 		op->wrote = true;	/* an append is not done twice */
 		op->done_len = (size_t)n;
 	}
-	if (n >= 0 && op->fi.flags & (O_SYNC | O_DSYNC)) {
-		err = csvfs_fsync(op->d->fs, op->node.ino, op->node.gen, (op->fi.flags & O_SYNC) != O_SYNC);
-		if (err)
-			n = err;
-	}
-	if (n < 0)
-		fop_reply_err(op, (int)n);
-	else
-		fuse_reply_write(op->req, (size_t)n);
+	fop_reply_written(op, n);
 }
 
 static void run_fsync(struct fop *op)
@@ -299,13 +192,7 @@ static void run_fallocate(struct fop *op)
 
 static void run_lseek(struct fop *op)
 {
-	uint64_t at;
-	int err = csvfs_lseek(op->d->fs, op->node.ino, op->node.gen, op->off, op->whence, &at);
-
-	if (err)
-		fop_reply_err(op, err);
-	else
-		fuse_reply_lseek(op->req, (off_t)at);
+	fop_lseek(op, csvfs_lseek);
 }
 
 struct dir_fill { struct fop *op; char *buf; size_t used, size; };
