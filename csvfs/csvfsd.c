@@ -30,6 +30,8 @@
 #include "csvfs/csvfs_internal.h"
 #include "csvfs/ctl.h"
 
+#define HURRY_NS (5 * NS_PER_SEC)
+
 struct csvfsd {
 	struct csvfsd_options opt;
 	struct world w;
@@ -37,6 +39,8 @@ struct csvfsd {
 	struct fused f;
 	struct ctl *ctl;
 	struct rejoin *rejoin;
+	struct real_hurry hurry;	/* the control thread's, while the members agree and the lock tables are rebuilt */
+	struct timer hurry_end;		/* not for as long as there is no quorum */
 	struct csv_err err;
 	bool mounted, stopping;
 	int sig_fd, exit_code;
@@ -167,6 +171,20 @@ static void on_locks_lost(void *arg)
 	lock_all_lost(&d->f);
 }
 
+static void on_hurry_end(struct timer *t)
+{
+	real_hurry(&container_of(t, struct csvfsd, hurry_end)->hurry, false);
+}
+
+static void hurry(struct csvfsd *d, bool on)
+{
+	real_hurry(&d->hurry, on);
+	if (on)
+		timer_set(d->w.sched, &d->hurry_end, clock_mono_ns(&d->w.clock) + HURRY_NS);
+	else
+		timer_del(d->w.sched, &d->hurry_end);
+}
+
 static void on_state(void *arg, enum csvfs_state st, const char *reason)
 {
 	static const char *const name[] = { "JOINING", "ACTIVE", "PAUSED", "WITHDRAWN" };
@@ -177,6 +195,7 @@ static void on_state(void *arg, enum csvfs_state st, const char *reason)
 	else
 		log_to(&d->w.log, st == CSVFS_WITHDRAWN ? LOG_L_ERR : LOG_L_NOTE, "%s: %s%s%s", d->opt.dir, name[st], *reason ? ": " : "",
 		       reason);
+	hurry(d, st == CSVFS_PAUSED);
 	rejoin_state(d->rejoin, st);
 }
 
@@ -284,6 +303,7 @@ static int run(struct csvfsd *d)
 	d->f.sched = d->w.sched;
 	d->f.log = &d->w.log;
 	d->f.env = &d->w.env;
+	timer_init(&d->hurry_end, on_hurry_end);
 	use_start(&d->f);
 	d->f.dev_fd = real_blk_fd(d->w.env.blk);
 	d->f.ended_msg.fn = session_ended;

@@ -263,6 +263,7 @@ struct many {
 	uint64_t t0, cpu0, sent0;
 	struct recovered mine, theirs;
 	bool mine_there, theirs_there;
+	struct real_hurry hurry;	/* as csvfsd's control thread does, from the old view's end to the tables' */
 };
 
 static size_t heap(void)
@@ -383,6 +384,7 @@ static void many_recovered(void *arg, const struct cluster_view *v)
 	struct many *s = b->priv;
 	struct recovered r = { .at_ns = now(b), .cpu_ns = cpu_ns() - s->cpu0 };
 
+	real_hurry(&s->hurry, false);
 	if (v->n == b->n) {
 		if (b->self == 1)
 			phase_set(b, 0);
@@ -409,14 +411,23 @@ static void many_gone(struct bench *b, uint32_t who)
 	ring(b, b->joined & ~(1u << who));
 }
 
+static void many_suspend(void *arg)
+{
+	struct many *s = ((struct bench *)arg)->priv;
+
+	real_hurry(&s->hurry, true);
+}
+
 static void many_start(struct bench *b)
 {
+	struct cluster_user u = { .suspend = many_suspend, .arg = b };
 	struct many *s = b->priv = calloc(1, sizeof(*s));
 
 	csv_assert(s);
 	s->locks = (uint32_t)strtoul(b->arg, NULL, 10);
 	s->lock = calloc(s->locks, sizeof(*s->lock));
 	csv_assert(s->lock && s->locks);
+	cluster_register(b->env.cluster, CHAN_FS, &u);
 	s->dlm = dlm_start(b, many_recovered);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -198,6 +199,34 @@ START_TEST(a_timer_ends_the_wait_of_the_loop)
 }
 END_TEST
 
+static void *policy_of_a_thread(void *arg)
+{
+	*(int *)arg = sched_getscheduler(0);
+	return NULL;
+}
+
+/* Without the right to it (an ordinary user) nothing changes at all. */
+START_TEST(a_thread_in_a_hurry_goes_first_and_only_that_thread_and_only_meanwhile)
+{
+	struct real_hurry h = { 0 };
+	int before = sched_getscheduler(0), other = -1;
+	pthread_t t;
+
+	real_hurry(&h, false);
+	ck_assert_int_eq(sched_getscheduler(0), before);
+	real_hurry(&h, true);
+	ck_assert_int_eq(h.on, (sched_getscheduler(0) & ~SCHED_RESET_ON_FORK) == SCHED_RR);
+	real_hurry(&h, true);
+	ck_assert_int_eq(pthread_create(&t, NULL, policy_of_a_thread, &other), 0);
+	pthread_join(t, NULL);
+	ck_assert_int_eq(other & ~SCHED_RESET_ON_FORK, SCHED_OTHER);
+	real_hurry(&h, false);
+	ck_assert(!h.on);
+	ck_assert_int_eq(sched_getscheduler(0) & ~SCHED_RESET_ON_FORK, before & ~SCHED_RESET_ON_FORK);
+}
+END_TEST
+
 UNIT_MAIN("env_loop", UNIT_TEST(what_was_written_is_read_back_and_what_was_discarded_is_zero),
 	  UNIT_TEST(more_requests_than_the_kernel_takes_at_once_all_complete), UNIT_TEST(a_device_that_is_not_there_is_named),
-	  UNIT_TEST(messages_of_another_thread_arrive_all_and_in_order), UNIT_TEST(a_timer_ends_the_wait_of_the_loop))
+	  UNIT_TEST(messages_of_another_thread_arrive_all_and_in_order), UNIT_TEST(a_timer_ends_the_wait_of_the_loop),
+	  UNIT_TEST(a_thread_in_a_hurry_goes_first_and_only_that_thread_and_only_meanwhile))

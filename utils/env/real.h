@@ -14,6 +14,14 @@ void real_clock_init(struct clock *c);
 void real_rnd_init(struct rnd_port *p);
 
 /*
+ * While it is on, the calling thread goes before what else the machine does: for the moments in which all nodes wait for each other, so that
+ * a recovery takes as long as its work and not as long as the busiest node's queue.  Real-time (lowest priority): niceness counts within a
+ * session only where the kernel groups by session.  Afterwards as before.  Best effort: needs CAP_SYS_NICE.
+ */
+struct real_hurry { bool on; };		/* zeroed at first */
+void real_hurry(struct real_hurry *h, bool on);
+
+/*
  * A block device or regular file through libaio: O_DIRECT, O_CLOEXEC.  Requests of one turn of the loop are submitted together; FLUSH
  * is IO_CMD_FDSYNC; DISCARD runs on a thread of its own.  Owner: the caller; blk_close() frees (nothing in flight).  `flags` as
  * blk_file_open().  0 or -errno with err: object, reason, what to do.

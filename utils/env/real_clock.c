@@ -1,9 +1,10 @@
 /*
- * real_clock.c - the machine's clocks and its random source.
+ * real_clock.c - the machine's clocks, its random source, and whose turn it is.
  */
 #include "utils/env/real.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -56,4 +57,13 @@ static uint64_t rnd_u64(struct rnd_port *p)
 void real_rnd_init(struct rnd_port *p)
 {
 	p->u64 = rnd_u64;
+}
+
+void real_hurry(struct real_hurry *h, bool on)
+{
+	struct sched_param p = { .sched_priority = on ? sched_get_priority_min(SCHED_RR) : 0 };
+
+	/* 0: this thread alone; threads that it makes meanwhile are ordinary ones. */
+	if (h->on != on && !sched_setscheduler(0, on ? SCHED_RR | SCHED_RESET_ON_FORK : SCHED_OTHER, &p))
+		h->on = on;
 }
