@@ -31,14 +31,16 @@ enum rpc_code cc_event_list(struct cc *cc)
 
 static void print_one(const struct cc *cc, const json_t *e)
 {
+	const char *command = json_string_value(json_object_get(e, "command"));
+
 	if (cc->format == CC_JSON || cc->format == CC_JSONL) {
 		json_dumpf(e, stdout, JSON_COMPACT);
 		putchar('\n');
 		return;
 	}
-	printf("%s  %-6s %-7s %-16s %s\n", json_string_value(json_object_get(e, "time")), json_string_value(json_object_get(e, "node")),
+	printf("%s  %-6s %-7s %-16s %s%s%s\n", json_string_value(json_object_get(e, "time")), json_string_value(json_object_get(e, "node")),
 	       json_string_value(json_object_get(e, "level")), json_string_value(json_object_get(e, "object")),
-	       json_string_value(json_object_get(e, "text")));
+	       json_string_value(json_object_get(e, "text")), command && *command ? "; " : "", command ? command : "");
 }
 
 /* Until a signal, the time limit (if one was given), or --count events were shown. */
