@@ -332,6 +332,15 @@ def direct_io_dir():
     return "/var/tmp" if kind in ("tmpfs", "ramfs", "overlayfs") else directory
 
 
+def verdict(faults, good):
+    """What main() returns: each fault is told, and `good` where there is none."""
+    for f in faults:
+        print(f"FAULT: {f}")
+    if not faults:
+        print(good)
+    return 1 if faults else 0
+
+
 def terminate_on_signals():
     """SIGTERM and SIGINT become exceptions, so that `finally` takes labs and guests down."""
     def handler(number, _frame):
