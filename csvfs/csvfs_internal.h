@@ -46,7 +46,8 @@
 #define CSV_MUT_ENTRY_NO_FLUSH		0x200u	/* images: a place is used again without a FLUSH of its zeros */
 #define CSV_MUT_ROOM_NOT_ZEROED		0x400u	/* images: room at the end of the file is not zeroed */
 #define CSV_MUT_FSYNC_NO_FLUSH		0x100u	/* fsync answers without a FLUSH of its own */
-#define CSV_MUT_HEAL_NOT_HOME		0x200u	/* a healed minority gives its slot back without having written back */
+#define CSV_MUT_HEAL_NOT_HOME		0x800u	/* a healed minority gives its slot back without having written back */
+#define CSV_MUT_FENCE_HASTY		0x1000u	/* who may be on its way after a time without quorum is fenced at once */
 
 struct buf_cache;	/* buf.c */
 struct glock_table;	/* glock.c */

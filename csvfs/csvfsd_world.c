@@ -207,6 +207,7 @@ static int open_cluster(struct world *w, struct csv_err *err)
 	w->env.cluster = cluster_new(w->sched, w->cluster_port, w->incarnation);
 	if (!w->env.cluster)
 		return csv_err_set(err, -ENOMEM, "out of memory");
+	cluster_set_round(w->env.cluster, w->round_ns);
 	rc = real_link_new(w->loop, &w->log, w->geo.lockspace, w->nodeid, w->no_tls, &w->link_port, err);
 	if (rc)
 		return rc;
@@ -225,6 +226,7 @@ static int check_facts(const struct cluster_facts *f, struct world *w, struct cs
 					    "part in the cluster");
 	snprintf(w->node_name, sizeof(w->node_name), "%s", f->node_name);
 	w->nodeid = f->self;
+	w->round_ns = (f->token_ms + (uint64_t)f->consensus_ms) * NS_PER_MS;
 	return 0;
 }
 

@@ -29,6 +29,10 @@
  *  RC5 Before the first write of a replay the slot names its replayer, durably, until it is FREE.  Who mounts replays before it has a slot
  *      of its own; when it dies at that, and all who met it as well, nothing else tells those who come later that its writes may still be
  *      on their way.  So whoever meets that name in an ACTIVE slot, and not as a member, needs a proof for it, too.
+ *  RC6 After a time without quorum who is missing may be on its way: it is fenced one membership round after the view with which this node
+ *      came to quorum, and not at all when it comes by then (cluster.h, C9).  Whom a member has seen go from a view is fenced at once; the
+ *      member says so with its facts, for the coordinator may have come to quorum only in the ring in which the other one was lost.
+ *      Nothing else is earlier or later for it: locks and journal of who is waited for stay closed (RC1, RC2).
  *  RC3 A life that is a member of the present view is never declared to the dlm; its facts wait until it is not.
  */
 #include "csvfs/recover_internal.h"
@@ -46,7 +50,7 @@
 #define FACTS_MAX 256u
 enum { FACT_LOST = 1, FACT_FENCED = 2, FACT_REPLAYED = 4, FACT_REPLAYING = 8, FACT_KNOWN = 15 };
 
-struct fact { struct cluster_node who; uint32_t slot; uint8_t flags, kind; uint64_t lost_first, lost_last; };
+struct fact { struct cluster_node who; uint32_t slot; uint8_t flags, kind, went; uint64_t lost_first, lost_last; };
 
 bool rcv_is_member(const struct recover *r, struct cluster_node who)
 {
@@ -256,7 +260,8 @@ static void put_fact(struct csv_cursor *c, const struct fact *f)
 	csv_put_u64(c, f->who.incarnation);
 	csv_put_u8(c, f->flags);
 	csv_put_u8(c, f->kind);
-	csv_put_zero(c, 6);
+	csv_put_u8(c, f->went);		/* 1: its sender has seen it go (RC6) */
+	csv_put_zero(c, 5);
 	csv_put_u64(c, f->lost_first);
 	csv_put_u64(c, f->lost_last);
 }
@@ -270,10 +275,11 @@ static bool get_fact(struct recover *r, struct csv_cursor *c, struct fact *ret)
 	f.who.incarnation = csv_cur_u64(c);
 	f.flags = csv_cur_u8(c);
 	f.kind = csv_cur_u8(c);
-	csv_cur_skip(c, 6);
+	f.went = csv_cur_u8(c);
+	csv_cur_skip(c, 5);
 	f.lost_first = csv_cur_u64(c);
 	f.lost_last = csv_cur_u64(c);
-	if (csv_cur_error(c) || !f.who.nodeid || !f.who.incarnation || !f.flags || (f.flags & ~FACT_KNOWN) || f.kind > CSV_PROOF_WITHDRAW ||
+	if (csv_cur_error(c) || !f.who.nodeid || !f.who.incarnation || !f.flags || (f.flags & ~FACT_KNOWN) || f.kind > CSV_PROOF_WITHDRAW || f.went > 1 ||
 	    (f.slot != CSV_NO_SLOT && f.slot >= r->fs->geo.slots) || f.lost_first > f.lost_last)
 		return false;
 	if ((f.flags & FACT_REPLAYED) && !(f.flags & FACT_FENCED) && !(r->fs->mutate & CSV_MUT_REPLAY_BEFORE_FENCE))
@@ -297,7 +303,8 @@ void rcv_announce(struct recover *r)
 		count++;
 	}
 	cds_list_for_each_entry(n, &r->nodes, node) {
-		struct fact f = { .who = n->who, .slot = n->slot, .kind = n->kind, .lost_first = n->lost_first, .lost_last = n->lost_last };
+		struct fact f = { .who = n->who, .slot = n->slot, .kind = n->kind, .lost_first = n->lost_first, .lost_last = n->lost_last,
+				  .went = n->lost && cluster_has_seen(r->fs->env->cluster, n->who.nodeid) };
 
 		f.flags = (n->lost ? FACT_LOST : 0) | (n->fenced ? FACT_FENCED : 0) | (n->replayed ? FACT_REPLAYED : 0) |
 			  (n->replaying ? FACT_REPLAYING : 0);
@@ -358,6 +365,7 @@ static void heard(struct recover *r, struct cluster_node from, const struct fact
 		log_lost(n);		/* another member's word may be here before our own lock manager's */
 	if (f->flags & FACT_LOST)
 		set_lost(n, f->lost_first, f->lost_last);
+	n->went |= f->went;
 	if (f->flags & FACT_FENCED) {
 		rcv_set_fenced(n, f->kind);
 		n->heard_fenced = true;
@@ -443,7 +451,7 @@ static void on_suspend(void *arg)
 	r->view_ok = false;
 	memset(r->heard, 0, sizeof(r->heard));
 	cds_list_for_each_entry(n, &r->nodes, node) {
-		n->heard_fenced = n->heard_replayed = n->told_fenced = n->told_replayed = false;
+		n->heard_fenced = n->heard_replayed = n->told_fenced = n->told_replayed = n->went = false;
 		n->claimed_by = 0;
 	}
 	if (r->fs->state == CSVFS_ACTIVE)

@@ -24,6 +24,7 @@ struct rcv_node {
 	uint64_t lost_first, lost_last;	/* view (ring seq) in which it was found lost: earliest and latest that anybody says */
 	/* of the current view: which facts were delivered by message, and which the dlm was told */
 	bool heard_fenced, heard_replayed, told_fenced, told_replayed;
+	bool went;			/* a member of the current view has seen it go (RC6) */
 	uint32_t claimed_by;		/* another member that is replaying it in this view; 0: none */
 	bool replaying;			/* here, now */
 	struct coro *worker;		/* looks after it here */

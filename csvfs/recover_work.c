@@ -30,9 +30,9 @@ static void worker_sleep(struct rcv_node *n, uint32_t ms)
 {
 	struct csvfs *fs = n->rcv->fs;
 	uint64_t end = fs_now_ns(fs) + ms * NS_PER_MS, view = n->rcv->view_seq;
-	bool fenced = n->fenced;
+	bool fenced = n->fenced, went = n->went;
 
-	while (worker_goes_on(n) && n->fenced == fenced && n->rcv->view_seq == view && fs_now_ns(fs) < end)
+	while (worker_goes_on(n) && n->fenced == fenced && n->went == went && n->rcv->view_seq == view && fs_now_ns(fs) < end)
 		sched_wait_until(fs->env->sched, &n->wq, end, false);
 }
 
@@ -138,18 +138,35 @@ static void hear_witness(struct rcv_node *n)
 	}
 }
 
-/* survey.c, SV3 */
+/* Until when it may come by itself: SV3 (survey.c), RC6. */
+static uint64_t may_come_ns(const struct rcv_node *n)
+{
+	uint64_t late = 0;
+
+	if (n->went)
+		return 0;
+	if (!(n->rcv->fs->mutate & CSV_MUT_FENCE_HASTY))
+		late = cluster_may_come_ns(n->rcv->fs->env->cluster, n->who.nodeid);
+	return csv_max(late, n->found_ns ? n->found_ns + RCV_JOIN_WAIT_MS * NS_PER_MS : 0);
+}
+
 static void wait_for_return(struct rcv_node *n)
 {
-	uint64_t now = fs_now_ns(n->rcv->fs), end = n->found_ns + RCV_JOIN_WAIT_MS * NS_PER_MS;
+	struct csvfs *fs = n->rcv->fs;
+	bool said = false;
 
-	while (n->found_ns && !n->fenced && worker_goes_on(n) && now < end) {
-		const struct cluster_view *v = cluster_current(n->rcv->fs->env->cluster);
+	while (!n->fenced && worker_goes_on(n) && fs_now_ns(fs) < may_come_ns(n)) {
+		const struct cluster_view *v = cluster_current(fs->env->cluster);
+		uint32_t ms = (uint32_t)((may_come_ns(n) - fs_now_ns(fs) + NS_PER_MS - 1) / NS_PER_MS);
 
 		if (v && cluster_view_find(v, n->who.nodeid))
 			break;
-		worker_sleep(n, (uint32_t)((end - now + NS_PER_MS - 1) / NS_PER_MS));
-		now = fs_now_ns(n->rcv->fs);
+		why(n, "node %u is not here since this node has quorum: it may be on its way, and is given time to come before it is fenced", n->who.nodeid);
+		if (!said && !n->found_ns)
+			fs_log(fs, LOG_L_NOTE, "node %u: missing after a time without quorum, perhaps on its way: given %u ms to come before it is fenced",
+			       n->who.nodeid, ms);
+		said = true;
+		worker_sleep(n, ms);
 	}
 }
 

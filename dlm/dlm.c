@@ -272,11 +272,6 @@ void dlm_set_config(struct dlm *d, const struct dlm_config *cfg)
 		d->cfg.held_bytes_max = DLM_HELD_BYTES_MAX;
 }
 
-void dlm_set_expected_nodes(struct dlm *d, uint32_t n)
-{
-	d->expected_nodes = n;
-}
-
 void dlm_fence_confirmed(struct dlm *d, struct cluster_node who)
 {
 	dlm_recover_proof(d, who, DLM_FENCED);

@@ -120,6 +120,9 @@ struct dlm_events {
 	 * or because all who knew have restarted.  So before such a view runs, the disk is asked: who is not in the view and owns an
 	 * ACTIVE slot (rule R9) is lost, and until all the lost are replayed every name without a master counts as EX-locked by
 	 * them.  A node's slot must be ACTIVE on disk before its first request.
+	 *
+	 * Where all members know how many votes the engine expects (cluster_view.votes) that is rarer: when more than half of them
+	 * have been with us since the last view that we know, no other ring was quorate.
 	 */
 	void (*survey)(void *arg, uint64_t ticket);
 	void *arg;
@@ -161,11 +164,6 @@ void dlm_lock_done(struct dlm *d, struct dlm_lock *l);
  * are members of the view may be among them).  An old ticket is ignored.
  */
 void dlm_surveyed(struct dlm *d, uint64_t ticket, const struct cluster_node *who, uint32_t n);
-/*
- * How many nodes the cluster has (corosync's node list); 0, the default: not known.  Only makes surveys rarer: when more than
- * half of all nodes have been in every view since the last one that we know, there was no other.
- */
-void dlm_set_expected_nodes(struct dlm *d, uint32_t n);
 /*
  * Proofs about a lost node, delivered to every member in the same order (the file system sends them as ordered messages):
  * fenced = it writes nothing more: phantoms below PW fall.  replayed = its journal is replayed and flushed: the rest falls.

@@ -13,7 +13,9 @@
  *  3. There may have been views after top that nobody here knows: quorum counts engines, and all daemons that took part in such
  *     a view may have been on other nodes, or have restarted.  There were none when (a) this view is of top's totem ring, (b) it
  *     is of the very next one: totem raises its sequence by 4 each time, above all that the members have seen, and any
- *     quorate ring in between would share a node with both; or (c) more than half of all nodes have been with us since top.
+ *     quorate ring in between would share a node with both; or (c) participants with more than half of all votes that the engine expects
+ *     have been with us since top (each has one at least), by the most votes that any member of this view has ever known: the node list
+ *     may have grown where some of us were not.
  *     Else there is a *gap*: the disk is asked who else there may be (survey), and no name is known to be free.
  *  4. A candidate of which two or more are gone may have names that nobody knows any more.
  *
@@ -144,7 +146,7 @@ static const struct cluster_view *choose(const struct cluster_view *v, struct dl
 
 #define TOTEM_STEP 4
 
-static bool is_gap(const struct cluster_view *top, const struct cluster_view *part, uint32_t expected_nodes)
+static bool is_gap(const struct cluster_view *top, const struct cluster_view *part, uint32_t votes)
 {
 	uint64_t then, now = part->ring.seq >> CLUSTER_ROUND_BITS;
 	uint32_t together = 0;
@@ -156,7 +158,7 @@ static bool is_gap(const struct cluster_view *top, const struct cluster_view *pa
 		return false;
 	for (uint32_t i = 0; i < part->n; i++)
 		together += view_has(top, part->m[i]);
-	return !expected_nodes || 2 * together <= expected_nodes;
+	return !votes || 2 * together <= votes;
 }
 
 /* ---- lost, forgotten ---------------------------------------------------------------------------------------------------- */
@@ -259,14 +261,14 @@ void dlm_past_prune(struct dlm_past *p)
 	p->n_amnesia = out;
 }
 
-void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, uint32_t expected_nodes, struct dlm_agreed *ret_a)
+void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struct dlm_agreed *ret_a)
 {
 	struct dlm_agreed *ret = ret_a;
 	const struct cluster_view *top;
 
 	memset(ret, 0, sizeof(*ret));
 	top = choose(v, past, &ret->part);
-	ret->gap = is_gap(top, &ret->part, expected_nodes);
+	ret->gap = is_gap(top, &ret->part, v->votes);
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct dlm_past *p = past[i];
 

@@ -146,8 +146,8 @@ static inline uint8_t dlm_wire_flags(unsigned request_flags)
 	       (request_flags & DLM_PR_WELCOME ? DLM_F_PR : 0) | (request_flags & DLM_DEMOTE ? DLM_F_DEMOTE : 0);
 }
 
-/* Pure; the same on all members (but for gap, when they have been told different numbers of nodes). past[i]: v->m[i]'s. */
-void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, uint32_t expected_nodes, struct dlm_agreed *ret_a);
+/* Pure; the same on all members (v->votes is: cluster.h, C8).  past[i]: v->m[i]'s. */
+void dlm_agree(const struct cluster_view *v, struct dlm_past *const *past, struct dlm_agreed *ret_a);
 /* After a gap, with what the survey has found in a->lost: no name is known to be free. */
 void dlm_agree_gap(struct dlm_agreed *a);
 const char *dlm_past_decode(struct csv_cursor *c, struct dlm_past *ret_p);
@@ -355,7 +355,6 @@ struct dlm {
 	struct cluster_node me;
 	struct dlm_peer peer[CLUSTER_NODES_MAX];	/* of part.m */
 	struct dlm_past past;
-	uint32_t expected_nodes;
 	uint64_t ticket;		/* of the survey that is under way */
 	struct dlm_past *heard[CLUSTER_NODES_MAX];	/* STATE of view.m[i] */
 	struct dlm_agreed *agreed;	/* tentative until ready */

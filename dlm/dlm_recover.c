@@ -354,7 +354,7 @@ static void agree(struct dlm *d)
 		if (!d->heard[i])
 			return;
 	d->agreed = dlm_alloc(sizeof(*d->agreed));
-	dlm_agree(&d->view, d->heard, d->expected_nodes, d->agreed);
+	dlm_agree(&d->view, d->heard, d->agreed);
 	d->part = d->agreed->part;
 	memset(d->peer, 0, sizeof(d->peer));		/* counted again as the tables are rebuilt */
 	for (uint32_t i = 0; i < d->part.n; i++)

@@ -182,6 +182,7 @@ static void on_view(void *arg, const struct cluster_view *v)
 	char text[256];
 	size_t used = 0;
 	bool same;			/* the nodes are: it is the group that changed */
+	bool came = false;		/* somebody who cannot know who went */
 
 	same = old.n && old.ring.nodeid == v->ring.nodeid && old.ring.seq >> CLUSTER_ROUND_BITS == v->ring.seq >> CLUSTER_ROUND_BITS;
 	m->view_copy = *v;
@@ -198,13 +199,24 @@ static void on_view(void *arg, const struct cluster_view *v)
 	mig_calls_view(m);
 	mig_leases_view(m);
 	mig_jobs_view(m);
+	for (uint32_t i = 0; i < v->n; i++) {
+		const struct cluster_node *was = cluster_view_find(&old, v->m[i].nodeid);
+
+		came |= !was || was->incarnation != v->m[i].incarnation;
+	}
 	for (uint32_t i = 0; i < old.n; i++) {
 		if (mig_is_member(m, old.m[i].nodeid))
 			continue;
 		if (same)
 			mig_node_away(m, old.m[i].nodeid);
+		else if (mig_is_leader(m) && mig_node_may_come(m, old.m[i].nodeid))
+			mig_event(m, "info", mig_node_name(m, old.m[i].nodeid), "", "missing after a time without quorum, perhaps on its way: nothing "
+				  "is taken from it for %" PRIu64 " ms",
+				  (uint64_t)((cluster_may_come_ns(m->env->cluster, old.m[i].nodeid) - mig_now(m)) / NS_PER_MS));
 		else if (mig_is_leader(m))
 			mig_node_lost(m, old.m[i].nodeid);
+		if (!same && came)
+			mig_node_went(m, old.m[i].nodeid);
 	}
 	mig_poke(m);
 }

@@ -59,7 +59,7 @@ static uint32_t lead_config(void *arg, const struct lease *l)
 
 static enum lease_fence lead_fence(void *arg, uint32_t nodeid)
 {
-	return mig_node_is_away(arg, nodeid) ? LEASE_FENCE_BUSY : mig_proof_state(arg, nodeid);
+	return mig_node_is_away(arg, nodeid) || mig_node_may_come(arg, nodeid) ? LEASE_FENCE_BUSY : mig_proof_state(arg, nodeid);
 }
 
 /* ---- stories -------------------------------------------------------------------------------------------------------------------------------- */
@@ -291,13 +291,21 @@ static void look(struct mig *m)
 	free(list);
 }
 
+/* Every second; and when nobody is waited for any more that may come after a time without quorum (node 0 has never been here). */
+static uint64_t next_look_ns(const struct mig *m)
+{
+	uint64_t now = mig_now(m), end = cluster_may_come_ns(m->env->cluster, 0);
+
+	return end > now ? csv_min(end, now + LOOK_NS) : now + LOOK_NS;
+}
+
 void mig_look_coro(void *arg)
 {
 	struct mig *m = arg;
 
 	for (;;) {
 		if (!m->look_now)
-			sched_wait_until(m->env->sched, &m->look_wq, mig_now(m) + LOOK_NS, false);
+			sched_wait_until(m->env->sched, &m->look_wq, next_look_ns(m), false);
 		m->look_now = false;
 		mig_calls_look(m);
 		if (m->view && mig_settled(m) && !m->leaving)

@@ -10,6 +10,9 @@
  *      counted as lost, and nothing is taken from it.  In the next ring nobody knows that any more, and it is a lost node as any other.
  *  ND4 One that was drained by a person stays drained until a person resumes it, whoever restarts meanwhile, all nodes at once too (KN1); one that
  *      a shutdown drained is used again when it is back.
+ *  ND5 After a time without quorum who is missing may be on its way: it is neither fenced nor is anything taken from it for one membership
+ *      round (cluster.h, C9), unless a member of the same ring has seen it go (item went/N names the ring): the leader may have come to
+ *      quorum only in the ring in which the other one was lost.
  *  ND2 A node says that it is off (own release) only when no VM is on it and no lease is its own; then its daemon leaves.
  *
  * One thread.
@@ -73,6 +76,7 @@ void mig_node_lost(struct mig *m, uint32_t nodeid)
 	flags_put(m, nodeid, f);
 }
 
+/* Also for went/N. */
 static json_t *away_item(const struct mig *m)
 {
 	return json_pack("{s:o, s:i}", "ring", mig_hex(m->view_copy.ring.seq >> CLUSTER_ROUND_BITS), "lead", (int)m->view_copy.ring.nodeid);
@@ -104,6 +108,23 @@ void mig_node_away(struct mig *m, uint32_t nodeid)
 	if (mig_is_leader(m))
 		mig_event(m, "warning", mig_node_name(m, nodeid), "systemctl status migratord", "its migratord ended, the node did not: its VMs run "
 			  "on, unmanaged");
+}
+
+bool mig_node_may_come(const struct mig *m, uint32_t nodeid)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "went/%u", nodeid);
+	return !mig_is_member(m, nodeid) && mig_now(m) < cluster_may_come_ns(m->env->cluster, nodeid) && !away_now(m, mig_item_get(m, key));
+}
+
+void mig_node_went(struct mig *m, uint32_t nodeid)
+{
+	char key[MIG_KEY_MAX];
+
+	snprintf(key, sizeof(key), "went/%u", nodeid);
+	if (cluster_has_seen(m->env->cluster, nodeid) && !away_now(m, mig_item_get(m, key)))
+		mig_item_put_take(m, key, away_item(m));
 }
 
 /* ---- drain --------------------------------------------------------------------------------------------------------------------------------- */
@@ -388,6 +409,9 @@ void mig_node_view(struct mig *m)
 	json_t *f;
 
 	snprintf(key, sizeof(key), "away/%u", m->cfg.self);
+	if (mig_item_get(m, key))
+		mig_item_put_take(m, key, NULL);
+	snprintf(key, sizeof(key), "went/%u", m->cfg.self);
 	if (mig_item_get(m, key))
 		mig_item_put_take(m, key, NULL);
 	/* Not the life that is just about to leave. */

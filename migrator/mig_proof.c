@@ -11,7 +11,7 @@
  *  PR1 A node that is a member is never fenced; one that becomes a member meanwhile is not proven by what was begun before.
  *  PR2 An "off" that the node's heartbeat contradicts is void.  A heartbeat that cannot be read contradicts nothing and confirms
  *      nothing: without any reading there is no proof.
- *  PR4 A node of which only migratord ended is not fenced: its VMs run on (mig_node.c, ND3).
+ *  PR4 A node of which only migratord ended is not fenced: its VMs run on (mig_node.c, ND3); nor is one that may be on its way (ND5).
  *  PR3 A person's word is refused while the node is a member or its heartbeat moves, unless --force names a reason, which is an event.
  *
  * One thread.
@@ -222,7 +222,7 @@ void mig_proof_fence(struct mig *m, uint32_t nodeid, uint64_t inc)
 {
 	struct proof *p = find(m, nodeid);
 
-	if (mig_is_member(m, nodeid) || mig_node_is_away(m, nodeid))
+	if (mig_is_member(m, nodeid) || mig_node_is_away(m, nodeid) || mig_node_may_come(m, nodeid))
 		return;
 	if (!p) {
 		p = calloc(1, sizeof(*p));

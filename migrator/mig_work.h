@@ -132,5 +132,7 @@ void mig_node_lost(struct mig *m, uint32_t nodeid);		/* counted; three in an hou
 /* Its migratord left the group and the node did not leave the cluster (ND3). */
 void mig_node_away(struct mig *m, uint32_t nodeid);
 bool mig_node_is_away(const struct mig *m, uint32_t nodeid);
+bool mig_node_may_come(const struct mig *m, uint32_t nodeid);	/* ND5 */
+void mig_node_went(struct mig *m, uint32_t nodeid);	/* in this ring; told to whoever came in it */
 
 #endif

@@ -126,15 +126,21 @@ static int signals_open(struct migratord *d)
 
 static int cluster_open(struct migratord *d)
 {
+	struct cluster_facts f;
 	uint64_t life = 0;
-	int rc = real_cluster_new(d->loop, &d->log, GROUP, &d->cluster_port, &d->err);
+	int rc = cluster_facts_read(&f, &d->err);
 
+	if (!rc)
+		rc = real_cluster_new(d->loop, &d->log, GROUP, &d->cluster_port, &d->err);
 	if (rc)
 		return rc;
 	while (!life)
 		life = d->rnd.u64(&d->rnd);
 	d->env.cluster = cluster_new(d->sched, d->cluster_port, life);
-	return d->env.cluster ? 0 : csv_err_set(&d->err, -ENOMEM, "out of memory");
+	if (!d->env.cluster)
+		return csv_err_set(&d->err, -ENOMEM, "out of memory");
+	cluster_set_round(d->env.cluster, (f.token_ms + (uint64_t)f.consensus_ms) * NS_PER_MS);
+	return 0;
 }
 
 static int start(struct migratord *d, json_t **past)

@@ -112,6 +112,7 @@ static void new_ring(struct bench *b, const struct ring_word *w)
 	for (uint32_t i = 1; i <= b->n; i++)
 		if (w->members & 1u << i)
 			ids[n++] = i;
+	b->ev->expected(b->ev_arg, b->n);
 	b->ev->totem(b->ev_arg, r);
 	b->ev->members(b->ev_arg, ids, n);
 	b->ev->quorum(b->ev_arg, r, true);

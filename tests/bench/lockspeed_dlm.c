@@ -30,7 +30,6 @@ static struct dlm *dlm_start(struct bench *b, void (*recovered)(void *arg, const
 	struct dlm *d = dlm_new(&b->env, &ev);
 
 	csv_assert(d);
-	dlm_set_expected_nodes(d, b->n);
 	if (mesh_start(b->env.mesh) || cluster_start(b->env.cluster))
 		die("start");
 	return d;

@@ -44,7 +44,6 @@ static void on_start(void *arg, unsigned node, struct env *env)
 		live.plock[node] = plock_new(env, &u);
 		csv_assert(live.plock[node]);
 	}
-	dlm_set_expected_nodes(live.dlm[node], NODES);
 }
 
 static void on_down(void *arg, unsigned node)

@@ -8,6 +8,7 @@
  *
  *	MS up NODE incarnation I token MS consensus MS crypto 0|1
  *	MS view RING MEMBERS            MEMBERS: 1:INCARNATION,2:INCARNATION,...
+ *	MS votes N                      that corosync expects in all, after each view
  *	MS suspend | ended N:I | procdown N:I | lost TEXT | fenced N MS | unfenced N TEXT
  *	MS got ordered N mesh N         totals, every second
  *	MS ERROR TEXT
@@ -164,6 +165,7 @@ static void on_view(void *arg, const struct cluster_view *v)
 		at += snprintf(text + at, sizeof(text) - at, "%s%u:%" PRIx64, i ? "," : "", v->m[i].nodeid, v->m[i].incarnation);
 	say(p, "view %u.%" PRIu64 ".%u %s", v->ring.nodeid, v->ring.seq >> CLUSTER_ROUND_BITS,
 	    (unsigned)(v->ring.seq & ((1u << CLUSTER_ROUND_BITS) - 1)), text);
+	say(p, "votes %u", v->votes);
 	if (p->fence)
 		fence_the_lost(p);
 }

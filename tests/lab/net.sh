@@ -101,6 +101,12 @@ net_cut()
 	sw nft add element bridge lab cut "{ $1 . $2 }"
 }
 
+# net_join FROM TO: the cut there is undone
+net_join()
+{
+	sw nft delete element bridge lab cut "{ $1 . $2 }"
+}
+
 net_heal()
 {
 	sw nft flush set bridge lab cut

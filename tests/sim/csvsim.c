@@ -34,6 +34,7 @@ static const struct { const char *name; uint32_t bit; } mutations[] = {
 	{ "reuse-before-commit", CSV_MUT_REUSE_BEFORE_COMMIT }, { "ignore-ring", CSV_MUT_IGNORE_RING },
 	{ "fsync-no-commit", CSV_MUT_FSYNC_NO_COMMIT }, { "fsync-no-flush", CSV_MUT_FSYNC_NO_FLUSH },
 	{ "heal-not-home", CSV_MUT_HEAL_NOT_HOME },
+	{ "fence-hasty", CSV_MUT_FENCE_HASTY },
 };
 
 static const char *const wanted[] = {

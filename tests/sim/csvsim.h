@@ -144,6 +144,8 @@ struct cs_touched { struct cs_node *n; struct csv_owner owner; };
 struct cs_touched_res { struct cs_node *n; uint8_t len, name[DLM_NAME_MAX]; };
 struct cs_locks { struct cs_touched *glock; unsigned n_glock, cap_glock; struct cs_touched_res *res; unsigned n_res, cap_res; };
 
+#define CS_ROUND_NS (400 * NS_PER_MS)	/* of the membership protocol: until a ring without who is missing, and some more */
+
 struct cs_sim {
 	struct cs_options opt;
 	uint64_t seed;
@@ -165,6 +167,7 @@ struct cs_sim {
 	unsigned ops_left;
 	bool full;			/* a volume with little room */
 	bool big_dirs;			/* many and long names */
+	bool plain;			/* the engine does not say how many votes there are, and nobody waits for who may be on its way */
 	bool go, winding_down, quiet, check_due, in_branch;
 	unsigned cut_busy;		/* node whose power goes as soon as it has writes under way */
 	bool cut_planned;

@@ -215,6 +215,7 @@ void cs_node_start(void *arg, unsigned node, struct env *env)
 	n->state = CS_MOUNTING;
 	n->err = CSV_ERR_INIT;
 	env->blk = sim_disk_blk(s->disk, node);
+	cluster_set_round(env->cluster, s->plain ? 0 : CS_ROUND_NS);
 	csv_assert(sched_spawn(env->sched, "life", life, n) == 0);
 }
 

@@ -517,10 +517,27 @@ static void work_phase(struct cs_sim *s)
 	}
 }
 
+/* RC6: only whom a member has seen go, since that member came to quorum, is fenced within a round of that. */
+static void on_asked(void *arg, unsigned by, struct cluster_node who)
+{
+	struct cs_sim *s = arg;
+	struct env *env = sim_net_env(s->net, by);
+	uint64_t now = sched_now_ns(env->sched), late = cluster_may_come_ns(env->cluster, who.nodeid);
+	bool seen = false;
+
+	for (unsigned i = 1; i <= s->opt.nodes; i++)
+		seen |= sim_net_env(s->net, i) && cluster_has_seen(sim_net_env(s->net, i)->cluster, who.nodeid);
+	if (now < late && !seen)
+		cs_fail(s, "RC6: n%u has n%u fenced after a time without quorum, %u ms before it was to have come", by, who.nodeid,
+			(unsigned)((late - now) / NS_PER_MS));
+	if (late && !seen)
+		sim_world_count(s->w, "op.waited_for", 1);
+}
+
 void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 {
 	struct sim_net_hooks hooks = { .start = cs_node_start, .starts_itself = true, .down = cs_node_down, .fenced = on_fenced,
-				       .reaped = on_reaped, .arg = s };
+				       .reaped = on_reaped, .asked = on_asked, .arg = s };
 
 	s->opt = *opt;
 	s->seed = seed;
@@ -543,6 +560,9 @@ void cs_run(struct cs_sim *s, const struct cs_options *opt, uint64_t seed)
 	s->disk = sim_disk_new(s->w, &s->cfg, NULL);
 	make_volume(s);
 	s->net = sim_net_new(s->w, 4711, &hooks);
+	s->plain = seed % 4 == 1;
+	for (unsigned i = 1; s->plain && i <= opt->nodes; i++)
+		sim_net_expects(s->net, i, 0);
 	cs_names_init(s);
 	cs_data_init(s);
 	sim_disk_on_write(s->disk, cs_oracle_write, s);

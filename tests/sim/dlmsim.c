@@ -20,7 +20,7 @@
 
 static const char *const mutations[] = { "no-phantom", "weak-phantom", "keep-lvb", "no-purge", "one-directory", "no-fifo", "bad-cell",
 	"no-remaster", "no-barrier", "cancel-lost", "conversions-last", "no-circle", "demote-unasked", "no-victim", "all-victims",
-	"deadlock-unverified", "hold-uncapped", "ignore-ring", "old-ring", "no-resend" };
+	"deadlock-unverified", "hold-uncapped", "ignore-ring", "old-ring", "no-resend", "own-votes" };
 
 void ds_fail(struct ds_sim *s, const char *fmt, ...)
 {
@@ -101,6 +101,8 @@ static void run(struct ds_sim *s, const struct ds_options *opt, uint64_t seed)
 	s->w = sim_world_new(seed, opt->nodes);
 	sim_world_verbose(s->w, opt->verbose);
 	s->net = sim_net_new(s->w, 4711, &hooks);
+	if (opt->nodes >= 5)		/* one whose node list is an old one */
+		sim_net_expects(s->net, 1 + (unsigned)(seed % opt->nodes), opt->nodes - 2);
 	sim_world_on_step(s->w, ds_oracle_step, s);
 	for (unsigned i = 1; i <= opt->nodes; i++)
 		sim_net_boot(s->net, i);

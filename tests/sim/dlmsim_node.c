@@ -497,6 +497,8 @@ static void config(struct ds_node *n)
 	dlm_set_config(n->dlm, &c);
 	if (!strcmp(m, "ignore-ring"))
 		cluster_mutate_ignore_ring(n->env->cluster);
+	if (!strcmp(m, "own-votes"))
+		cluster_mutate_own_votes(n->env->cluster);
 }
 
 static void lock_setup(struct ds_lock *k)
@@ -532,7 +534,6 @@ void ds_node_start(void *arg, unsigned node, struct env *env)
 	n->dlm->second_look = ds_owner_second_look;
 	n->dlm->second_look_arg = n;
 	ds_slot_active(s, (struct cluster_node){ node, n->incarnation });
-	dlm_set_expected_nodes(n->dlm, s->opt.nodes);
 	cluster_register(env->cluster, CHAN_FS, &u);
 	for (unsigned i = 0; i < DS_ALL; i++) {
 		n->lock[i].n = n;

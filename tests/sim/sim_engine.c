@@ -71,6 +71,7 @@ static void hand_over(struct eng_node *e, struct eng_item *it)
 	case ITEM_TOTEM:
 		e->told.ring = it->id;
 		e->told.members = false;
+		e->ev->expected(e->arg, e->expected);
 		e->ev->totem(e->arg, it->id);
 		break;
 	case ITEM_MEMBERS:
@@ -520,6 +521,7 @@ void sim_engine_init(struct sim_net *net)
 		e->node = i;
 		e->port.ops = &eng_ops;
 		e->port.self = i;
+		e->expected = net->nodes;
 		CDS_INIT_LIST_HEAD(&e->pending);
 		CDS_INIT_LIST_HEAD(&e->inbox);
 		CDS_INIT_LIST_HEAD(&e->quorum_pending);

@@ -97,6 +97,8 @@ static void fence_submit(struct fence_port *p, struct fence_req *r)
 	struct fence_job f = { .req = r, .net = n->net, .by = n->node, .by_life = n->life, .who = r->node };
 
 	csv_assert(r->node.nodeid >= 1 && r->node.nodeid <= n->net->nodes);
+	if (n->net->hooks.asked)
+		n->net->hooks.asked(n->net->hooks.arg, n->node, r->node);
 	sim_world_at_copy(n->net->w, sim_world_now_ns(n->net->w) + sim_world_delay(n->net->w, FENCE_NS), fence_due, &f, sizeof(f));
 }
 
@@ -308,6 +310,11 @@ void sim_net_cut_one_way(struct sim_net *net, unsigned from, unsigned to, uint64
 void sim_net_fence_fails(struct sim_net *net, unsigned times)
 {
 	net->fence_failures = times;
+}
+
+void sim_net_expects(struct sim_net *net, unsigned node, uint32_t votes)
+{
+	net->eng[node].expected = votes;
 }
 
 bool sim_net_quorate_without(const struct sim_net *net, unsigned node)

@@ -34,6 +34,8 @@ struct sim_net_hooks {
 	void (*down)(void *arg, unsigned node);
 	/* Every write of lives <= `life` of the node is done or never will be: a fence has been confirmed. */
 	void (*fenced)(void *arg, unsigned node, uint64_t life);
+	/* Node `by` asks its agent to fence `who`. */
+	void (*asked)(void *arg, unsigned by, struct cluster_node who);
 	/* The process died on a living node: its I/O has to be over when this returns. */
 	void (*reaped)(void *arg, unsigned node, uint64_t life);
 	void *arg;
@@ -71,6 +73,8 @@ void sim_net_token_loss(struct sim_net *net, unsigned node);		/* its ring forms 
 void sim_net_break_link(struct sim_net *net, unsigned a, unsigned b);
 void sim_net_cut_one_way(struct sim_net *net, unsigned from, unsigned to, uint64_t until_ns);
 void sim_net_fence_fails(struct sim_net *net, unsigned times);		/* the next ones */
+/* What the engine of `node` says of the votes there are, from its next ring on: its configuration is an old one.  0: says nothing. */
+void sim_net_expects(struct sim_net *net, unsigned node, uint32_t votes);
 bool sim_net_quorate_without(const struct sim_net *net, unsigned node);	/* would the nodes that are up still be a majority? */
 
 /*

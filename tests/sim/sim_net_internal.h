@@ -23,6 +23,7 @@ struct eng_node {
 	void *arg;
 	bool up;			/* engine */
 	unsigned side;
+	uint32_t expected;		/* votes, as its engine has been told */
 	struct eng_ring *ring;
 	uint64_t seen;			/* items of `ring` handed over */
 	uint64_t last_due_ns, last_quorum_ns;

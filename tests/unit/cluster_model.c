@@ -52,6 +52,14 @@ static void push(struct cds_list_head *q, struct ev *e)
 	cds_list_add_tail(&e->node, q);
 }
 
+/* What corosync of this node expects in this ring: the node list grows and shrinks, not everywhere at once; sometimes it is not known. */
+static uint32_t votes_in(const struct node *n, struct ring_id ring)
+{
+	uint32_t x = (uint32_t)(ring.seq * 2654435761u) >> 16;
+
+	return (x + n->id) % 13 ? n->w->n + (x + n->id) % 3 : 0;
+}
+
 static void push_members(struct world *w, struct node *to, unsigned component)
 {
 	struct ev *e = ev_new(EV_MEMBERS, NULL, 0);
@@ -96,8 +104,7 @@ void cm_order_one(struct world *w, struct node *n)
 	order_message(w, n, e, false);
 }
 
-/* Everybody in `component` moves to a new ring. */
-static void new_ring(struct world *w, unsigned component)
+void cm_new_ring(struct world *w, unsigned component)
 {
 	struct ring_id ring = { 0, w->seq += 4 };
 	unsigned size = 0;
@@ -157,7 +164,7 @@ void cm_partition(struct world *w, unsigned parts)
 	}
 	for (unsigned part = 0; part < parts; part++)
 		if (used[part])
-			new_ring(w, part);
+			cm_new_ring(w, part);
 }
 
 /* ---- the port and the user of one node ------------------------------------------------------------------------------ */
@@ -245,6 +252,10 @@ static void user_view(void *arg, const struct cluster_view *v)
 	if (sv && (sv->v.n != v->n || memcmp(sv->v.m, v->m, v->n * sizeof(v->m[0]))))
 		violated(w, "node %u: C3: view %llx has %u members here, %u elsewhere, or other incarnations", n->id,
 			 (long long)v->ring.seq, v->n, sv->v.n);
+	if (sv && sv->v.votes != v->votes)
+		violated(w, "node %u: C8: view %llx expects %u votes here, %u elsewhere", n->id, (long long)v->ring.seq, v->votes, sv->v.votes);
+	if (v->votes && v->votes < n->votes_most)
+		violated(w, "node %u: C8: view %llx expects %u votes, and there have been %u", n->id, (long long)v->ring.seq, v->votes, n->votes_most);
 	if (!cluster_view_find(v, n->id) || cluster_view_find(v, n->id)->incarnation != n->incarnation)
 		violated(w, "node %u: not itself in its view", n->id);
 	n->usable = true;
@@ -310,8 +321,12 @@ void cm_start(struct world *w, struct node *n)
 	new_life(w, n);
 	n->c = cluster_new(n->s, &n->port, n->incarnation);
 	cluster_register(n->c, CHAN_FS, &u);
+	cluster_set_round(n->c, CM_ROUND_NS);
+	n->votes_most = 0;
 	if (w->mutate)
 		cluster_mutate_ignore_ring(n->c);
+	if (w->own_votes)
+		cluster_mutate_own_votes(n->c);
 	ck_assert_int_eq(cluster_start(n->c), 0);
 	n->proc = true;
 	n->usable = false;
@@ -374,6 +389,8 @@ void cm_feed(struct world *w, struct node *n, struct cds_list_head *q)
 	switch (e->kind) {
 	case EV_TOTEM:
 		n->fed_ring = e->ring;
+		n->to->expected(n->to_arg, votes_in(n, e->ring));
+		n->votes_most = csv_max(n->votes_most, votes_in(n, e->ring));
 		n->to->totem(n->to_arg, e->ring);
 		if (cluster_current(n->c) && !w->mutate)
 			violated(w, "node %u: C2: usable right after a ring change", n->id);
@@ -458,6 +475,8 @@ void cm_fault(struct world *w)
 	}
 }
 
+bool cm_own_votes;
+
 void cm_init(struct world *w, uint64_t seed, unsigned n, bool mutate)
 {
 	memset(w, 0, sizeof(*w));
@@ -465,6 +484,7 @@ void cm_init(struct world *w, uint64_t seed, unsigned n, bool mutate)
 	csv_prng_init(&w->prng, seed);
 	w->n = n;
 	w->mutate = mutate;
+	w->own_votes = cm_own_votes;
 	w->seq = 100;
 	w->next_msg = 1;
 	w->views = calloc(VIEWS_MAX, sizeof(*w->views));
@@ -480,7 +500,7 @@ void cm_init(struct world *w, uint64_t seed, unsigned n, bool mutate)
 	}
 	for (unsigned i = 0; i < n; i++)
 		cm_start(w, &w->node[i]);
-	new_ring(w, 0);
+	cm_new_ring(w, 0);
 }
 
 void cm_done(struct world *w)
@@ -494,10 +514,20 @@ void cm_done(struct world *w)
 	free(w->views);
 }
 
-/* No more faults: everybody in the majority must come to one view, the others to none. */
-void cm_settle(struct world *w)
+void cm_sides(struct world *w, const char *side)
 {
-	unsigned size[NODES] = { 0 }, idle = 0;
+	for (unsigned i = 0; i < w->n; i++)
+		w->node[i].component = (unsigned)(side[i] - 'a');
+	for (char c = 'a'; c <= 'z'; c++)
+		if (strchr(side, c))
+			cm_new_ring(w, (unsigned)(c - 'a'));
+	cm_settle(w);
+	w->clk.now_ns += NS_PER_SEC;
+}
+
+void cm_flow(struct world *w)
+{
+	unsigned idle = 0;
 
 	w->calm = true;
 	while (idle < 3) {
@@ -518,6 +548,13 @@ void cm_settle(struct world *w)
 		w->clk.now_ns += 10 * NS_PER_MS;
 		idle = busy ? 0 : idle + 1;
 	}
+}
+
+void cm_settle(struct world *w)
+{
+	unsigned size[NODES] = { 0 };
+
+	cm_flow(w);
 	for (unsigned i = 0; i < w->n; i++)
 		size[w->node[i].component]++;
 	for (unsigned i = 0; i < w->n; i++) {

@@ -19,6 +19,7 @@
 #define NODES 64		/* node ids 1 … NODES */
 #define VIEWS_MAX 4096
 #define MSGS_MAX 16384
+#define CM_ROUND_NS (3600 * NS_PER_MS)	/* of the membership protocol */
 
 enum ev_kind { EV_TOTEM, EV_MEMBERS, EV_QUORUM, EV_MSG, EV_PROCDOWN };
 
@@ -59,6 +60,7 @@ struct node {
 	void *to_arg;
 	struct ring_id fed_ring, fed_quorum_ring;	/* what it was told so far */
 	bool fed_quorate;
+	uint32_t votes_most;		/* expected, that it was ever told of in this process */
 	/* what it told its user */
 	bool usable;
 	struct ring_id last_view;
@@ -77,13 +79,15 @@ struct world {
 	uint32_t next_msg;
 	struct ring_id msg_view[MSGS_MAX];	/* under which view it was sent */
 	bool msg_alone[MSGS_MAX];		/* reached only its sender */
-	bool mutate, calm;
+	bool mutate, own_votes, calm;
 	uint64_t got_views, got_msgs, proofs, alone;
 	char violation[256];
 };
 
 extern const struct cluster_port_ops cm_port_ops;
 
+/* Mutation of what cm_init() makes from now on: cluster_mutate_own_votes(). */
+extern bool cm_own_votes;
 /* n processes in one ring, started; mutate: the tracker does not compare ring ids. */
 void cm_init(struct world *w, uint64_t seed, unsigned n, bool mutate);
 void cm_done(struct world *w);
@@ -91,7 +95,13 @@ void cm_done(struct world *w);
 void cm_step(struct world *w);
 void cm_fault(struct world *w);
 void cm_partition(struct world *w, unsigned parts);
-/* No more faults: everybody in the majority must come to one view, the others to none. */
+/* Everybody to the side that is named for it ('a', 'b', ...), each side in a ring; settled, and a second goes by. */
+void cm_sides(struct world *w, const char *side);
+/* Everybody in `component` moves to a new ring. */
+void cm_new_ring(struct world *w, unsigned component);
+/* No more faults; until nothing happens any more. */
+void cm_flow(struct world *w);
+/* And then: everybody in the majority must come to one view, the others to none. */
 void cm_settle(struct world *w);
 void cm_start(struct world *w, struct node *n);
 /* tell: the engine says so to the others. */

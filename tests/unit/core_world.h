@@ -78,6 +78,8 @@ struct cw {
 	unsigned fence_calls, fence_fail;	/* fail the next so many */
 	uint64_t fence_ns;			/* how long the agent takes */
 	bool no_quorum, fence_lies;
+	uint64_t round_ns;			/* of the membership protocol */
+	uint32_t votes;				/* expected, as the engine says; 0: nothing */
 	unsigned fail_reads;			/* the next so many answer -EIO */
 	char last_log[CW_NODES][512];
 	char all_log[65536];
@@ -435,6 +437,7 @@ static void cw_boot(unsigned id)
 	n->env.rnd = &n->rnd;
 	n->env.log = &n->log;
 	n->env.cluster = cluster_new(n->env.sched, &n->port, n->incarnation);
+	cluster_set_round(n->env.cluster, cw.round_ns);
 	n->env.mesh = mesh_new(n->env.sched, n->env.cluster, &n->link, 0x1234);
 	n->opt = (struct csvfs_options){ .incarnation = n->incarnation, .noatime = true };
 	snprintf(n->opt.node_name, sizeof(n->opt.node_name), "n%u", id);
@@ -527,7 +530,10 @@ static bool cw_feed(struct cw_node *n)
 		return false;
 	cds_list_del(&e->node);
 	switch (e->kind) {
-	case CW_TOTEM: n->raw->totem(n->raw_arg, e->ring); break;
+	case CW_TOTEM:
+		n->raw->expected(n->raw_arg, cw.votes);
+		n->raw->totem(n->raw_arg, e->ring);
+		break;
 	case CW_MEMBERS: n->raw->members(n->raw_arg, e->m, e->n); break;
 	case CW_QUORUM: n->raw->quorum(n->raw_arg, e->ring, e->n); break;
 	case CW_PROCDOWN: n->raw->procdown(n->raw_arg, e->from); break;

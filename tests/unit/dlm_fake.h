@@ -36,6 +36,7 @@ struct dw {
 	unsigned n_active;		/* what a survey finds; answered at once unless hold_survey */
 	struct cluster_node active[8];
 	bool hold_survey;
+	bool own_votes;			/* mutation: cluster_mutate_own_votes(), of lives that begin from now on */
 	struct dlm_config cfg;
 };
 
@@ -82,11 +83,12 @@ static inline void dw_start(void *arg, unsigned node, struct env *env)
 
 	memset(n, 0, sizeof(*n));
 	n->env = env;
+	if (d->own_votes)
+		cluster_mutate_own_votes(env->cluster);
 	n->incarnation = cluster_incarnation(env->cluster);
 	n->dlm = dlm_new(env, &ev);
 	ck_assert_ptr_nonnull(n->dlm);
 	dlm_set_config(n->dlm, &d->cfg);
-	dlm_set_expected_nodes(n->dlm, d->nodes);
 }
 
 static inline void dw_down(void *arg, unsigned node)

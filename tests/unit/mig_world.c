@@ -112,6 +112,7 @@ static bool feed(struct mw_node *n)
 	cds_list_del(&e->node);
 	switch (e->kind) {
 	case EV_TOTEM:
+		n->to->expected(n->to_arg, MW_NODES);
 		n->to->totem(n->to_arg, e->ring);
 		break;
 	case EV_MEMBERS:
@@ -303,6 +304,7 @@ static void daemon_up(struct mw_node *n)
 	n->fence.ops = &fence_ops;
 	n->env = (struct env){ .sched = n->s, .clock = &w->clk.clock, .rnd = &w->rnd, .log = &w->log, .fence = &n->fence };
 	n->env.cluster = cluster_new(n->s, &n->cport, ++w->life);
+	cluster_set_round(n->env.cluster, MW_ROUND_NS);
 	ck_assert(!mig_new(&n->env, &n->port, &c, NULL, kept, &n->m, &err));
 	json_decref(kept);
 	n->daemon = true;
@@ -401,6 +403,20 @@ void mw_mount_is(struct mw *w, uint32_t id, const char *state, const char *reaso
 	w->node[id].mount_reason = reason;
 	w->node[id].mount_command = command;
 	mw_host_news(w, id);
+}
+
+void mw_apart(struct mw *w)
+{
+	for (uint32_t i = 1; i <= MW_NODES; i++)
+		w->node[i].part = i;
+	for (uint32_t i = 1; i <= MW_NODES; i++)
+		new_ring(w, i);
+}
+
+void mw_meet(struct mw *w, uint32_t a, uint32_t b)
+{
+	w->node[a].part = w->node[b].part = 0;
+	new_ring(w, 0);
 }
 
 void mw_new_ring(struct mw *w)

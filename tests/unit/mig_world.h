@@ -20,6 +20,7 @@
 #define MW_VMS 24
 #define MW_MB ((json_int_t)1 << 20)
 #define MW_GB ((json_int_t)1 << 30)
+#define MW_ROUND_NS (3600 * NS_PER_MS)	/* of the membership protocol */
 
 struct mw;
 
@@ -112,6 +113,8 @@ void mw_heal(struct mw *w);
 void mw_all_off(struct mw *w);
 void mw_mount_is(struct mw *w, uint32_t id, const char *state, const char *reason, const char *command);	/* told at once, where somebody listens */
 void mw_host_news(struct mw *w, uint32_t id);
+void mw_apart(struct mw *w);				/* everybody from everybody */
+void mw_meet(struct mw *w, uint32_t a, uint32_t b);	/* these two find each other */
 void mw_new_ring(struct mw *w);				/* of all, with the same members */
 
 /* ---- VMs */

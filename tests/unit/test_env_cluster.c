@@ -64,6 +64,21 @@ START_TEST(without_comparing_ring_ids_the_model_finds_a_wrong_view)
 }
 END_TEST
 
+START_TEST(without_the_others_votes_the_model_finds_members_that_compute_differently)
+{
+	struct totals t = { 0 };
+	char violation[256] = "";
+	uint64_t seed = 0;
+
+	cm_own_votes = true;
+	while (!violation[0] && seed < 200)
+		run_seed(++seed, false, &t, violation);
+	cm_own_votes = false;
+	ck_assert_msg(strstr(violation, "C8"), "200 seeds found nothing: %s", violation);
+	printf("mutation found by seed %llu: %s\n", (unsigned long long)seed, violation);
+}
+END_TEST
+
 START_TEST(sixty_four_nodes_agree)
 {
 	static struct world w;
@@ -202,6 +217,82 @@ START_TEST(malformed_messages_are_counted_and_change_nothing)
 }
 END_TEST
 
+/* ---- who is missing (C9) --------------------------------------------------------------------------------------------- */
+
+static uint64_t may_come(const struct world *w, unsigned id)
+{
+	return cluster_may_come_ns(w->node[0].c, id);
+}
+
+START_TEST(who_is_missing_after_a_time_without_quorum_may_come_for_a_round)
+{
+	static struct world w;
+	uint64_t came;
+
+	for (uint64_t seed = 1; seed <= 50; seed++) {
+		cm_init(&w, seed, 5, false);
+		cm_settle(&w);
+		ck_assert_uint_eq(may_come(&w, 3), 0);
+		ck_assert_uint_gt(may_come(&w, 9), CM_ROUND_NS);	/* first quorum: never seen */
+		cm_sides(&w, "aaaba");
+		ck_assert_uint_eq(may_come(&w, 4), 0);	/* a view has lost it */
+		cm_sides(&w, "abcde");
+		ck_assert_ptr_null(cluster_current(w.node[0].c));
+		came = w.clk.now_ns;
+		cm_sides(&w, "aaabb");
+		ck_assert_ptr_nonnull(cluster_current(w.node[0].c));
+		ck_assert_uint_ge(may_come(&w, 4), came + CM_ROUND_NS);
+		ck_assert_uint_le(may_come(&w, 4), w.clk.now_ns - NS_PER_SEC + CM_ROUND_NS);
+		ck_assert_uint_eq(may_come(&w, 5), may_come(&w, 4));
+		ck_assert_uint_eq(may_come(&w, 2), 0);
+		came = may_come(&w, 4);
+		cm_sides(&w, "aaaab");			/* 4 has come; the time for 5 is what it was */
+		ck_assert_uint_eq(may_come(&w, 4), 0);
+		ck_assert_uint_eq(may_come(&w, 5), came);
+		cm_sides(&w, "aaabb");
+		ck_assert_uint_eq(may_come(&w, 4), 0);	/* and goes: that is a loss */
+		ck_assert_uint_eq(may_come(&w, 5), came);
+		ck_assert_msg(!w.violation[0], "%s", w.violation);
+		cm_done(&w);
+	}
+}
+END_TEST
+
+/* The engine counts votes after the ring has formed, or waits for a quorum device: no time without quorum. */
+START_TEST(a_ring_that_is_quorate_only_after_a_while_ends_no_time_without_quorum)
+{
+	static struct world w;
+	struct node *n;
+
+	cm_init(&w, 4, 3, false);
+	cm_settle(&w);
+	n = &w.node[0];
+	w.node[2].component = 1;
+	cm_new_ring(&w, 0);
+	cm_new_ring(&w, 1);
+	cm_ev_drop(&n->quorum);
+	n->fed_quorum_ring = n->ring;
+	n->fed_quorate = false;
+	n->to->quorum(n->to_arg, n->ring, false);
+	cm_flow(&w);
+	ck_assert_ptr_null(cluster_current(n->c));
+	n->fed_quorate = true;
+	n->to->quorum(n->to_arg, n->ring, true);
+	ck_assert_ptr_nonnull(cluster_current(n->c));
+	ck_assert_uint_eq(cluster_current(n->c)->n, 2);
+	ck_assert_uint_eq(may_come(&w, 3), 0);
+	/* Lost in the same ring for good, that is one. */
+	n->fed_quorate = false;
+	n->to->quorum(n->to_arg, n->ring, false);
+	cm_flow(&w);
+	cm_sides(&w, "aab");
+	ck_assert_ptr_nonnull(cluster_current(n->c));
+	ck_assert_uint_gt(may_come(&w, 3), 0);
+	ck_assert_msg(!w.violation[0], "%s", w.violation);
+	cm_done(&w);
+}
+END_TEST
+
 static int lost_with;
 static void user_lost(void *arg, int err)
 {
@@ -252,7 +343,10 @@ END_TEST
 UNIT_MAIN("env_cluster",
 	  UNIT_SLOW(every_interleaving_gives_the_same_views_everywhere, 0, 1, 120),
 	  UNIT_SLOW(without_comparing_ring_ids_the_model_finds_a_wrong_view, 0, 1, 60),
+	  UNIT_SLOW(without_the_others_votes_the_model_finds_members_that_compute_differently, 0, 1, 60),
 	  UNIT_SLOW(sixty_four_nodes_agree, 0, 1, 60),
+	  UNIT_TEST(who_is_missing_after_a_time_without_quorum_may_come_for_a_round),
+	  UNIT_TEST(a_ring_that_is_quorate_only_after_a_while_ends_no_time_without_quorum),
 	  UNIT_TEST(two_nodes_settled_in_one_ring_differ_by_round_after_a_restart),
 	  UNIT_TEST(quorum_that_comes_and_goes_gives_all_a_new_view),
 	  UNIT_TEST(a_message_before_quorum_confirms_is_delivered_after_the_view),

@@ -273,6 +273,92 @@ START_TEST(a_node_that_dies_after_its_migratord_is_fenced)
 }
 END_TEST
 
+/* ---- the network heals piece by piece (ND4) ---------------------------------------------------------------------------------------------------- */
+
+/* Nobody has quorum for a while; nodes 1 and 2 meet first, vm1 is on node 3. */
+static struct mw *apart_then_two_meet(void)
+{
+	struct mw *w = mw_new();
+
+	mw_vm_on(w, "vm1", 3, 100);
+	mw_apart(w);
+	mw_run(w, 5 * NS_PER_SEC);
+	ck_assert_ptr_null(mw_leader(w));
+	mw_meet(w, 1, 2);
+	return w;
+}
+
+START_TEST(who_comes_a_moment_late_after_a_time_without_quorum_keeps_its_vms)
+{
+	struct mw *w = apart_then_two_meet();
+
+	mw_run(w, MW_ROUND_NS - 100 * NS_PER_MS);
+	ck_assert(mw_leader(w) && mig_settled(mw_leader(w)));
+	ck_assert_uint_eq(w->n_fenced[3], 0);
+	ck_assert(state_is(w, "vm1", LEASE_RUNNING));
+	ck_assert_ptr_nonnull(mw_event(w, 1, "perhaps on its way"));
+	mw_heal(w);
+	mw_run(w, 120 * NS_PER_SEC);
+	ck_assert_uint_eq(w->n_fenced[3], 0);
+	ck_assert_uint_eq(mw_runs_on(w, "vm1"), 3);
+	ck_assert(state_is(w, "vm1", LEASE_RUNNING));
+	ck_assert_uint_eq(mw_lease(w, "vm1")->epoch, 1);
+	ck_assert_ptr_null(mw_event(w, 1, "without a word"));
+	mw_free(w);
+}
+END_TEST
+
+START_TEST(who_does_not_come_within_a_round_is_fenced_then)
+{
+	struct mw *w = apart_then_two_meet();
+	uint64_t t0 = w->clk.now_ns;
+
+	ck_assert(mw_until(w, 60 * NS_PER_SEC, vm1_off_n3));
+	ck_assert_uint_eq(w->n_fenced[3], 1);
+	ck_assert_uint_ge(w->clk.now_ns - t0, MW_ROUND_NS + w->fence_ns);
+	ck_assert_uint_le(w->clk.now_ns - t0, MW_ROUND_NS + w->fence_ns + 3 * NS_PER_SEC);
+	mw_free(w);
+}
+END_TEST
+
+START_TEST(who_came_and_goes_again_within_the_round_is_fenced_at_once)
+{
+	struct mw *w = apart_then_two_meet();
+	uint64_t t0;
+
+	mw_run(w, 200 * NS_PER_MS);
+	mw_heal(w);
+	mw_run(w, 200 * NS_PER_MS);
+	t0 = w->clk.now_ns;
+	mw_power_cut(w, 3);
+	ck_assert(mw_until(w, 60 * NS_PER_SEC, vm1_off_n3));
+	ck_assert_uint_lt(w->clk.now_ns - t0, w->fence_ns + 2500 * NS_PER_MS);	/* agent, 3 R of heartbeats, start */
+	mw_free(w);
+}
+END_TEST
+
+/* The leader's first view is the one without node 3, which node 2 has seen go. */
+START_TEST(a_leader_that_has_just_come_believes_who_saw_the_loss)
+{
+	struct mw *w = mw_new();
+	uint64_t t0;
+
+	mw_vm_on(w, "vm1", 3, 100);
+	mw_cut(w, 1);
+	mw_run(w, 5 * NS_PER_SEC);
+	ck_assert_uint_eq(mig_leader(mw_leader(w)), 2);
+	/* One ring has both: node 1 comes, node 3 is gone. */
+	w->node[1].part = 0;
+	mw_power_cut(w, 3);
+	t0 = w->clk.now_ns;
+	ck_assert(mw_until(w, 60 * NS_PER_SEC, vm1_off_n3));
+	ck_assert_uint_eq(mig_leader(mw_leader(w)), 1);
+	ck_assert_uint_eq(w->n_fenced[3], 1);
+	ck_assert_msg(w->clk.now_ns - t0 < w->fence_ns + 3 * NS_PER_SEC, "%u ms", (unsigned)((w->clk.now_ns - t0) / NS_PER_MS));
+	mw_free(w);
+}
+END_TEST
+
 /* Its item of the life before said that hvhostd was there. */
 START_TEST(a_rebooted_node_gets_no_vm_before_its_hvhostd_is_there)
 {
@@ -535,6 +621,10 @@ UNIT_MAIN("mig_ha", UNIT_TEST(lost_vms_start_by_priority_one_after_the_other), U
 	  UNIT_TEST(a_start_that_fails_is_tried_again_elsewhere_with_back_off_then_given_up_with_a_reason),
 	  UNIT_TEST(a_qemu_that_dies_now_and_then_is_started_each_time), UNIT_TEST(the_death_of_migratord_fences_nobody),
 	  UNIT_TEST(the_death_of_two_migratords_fences_nobody_and_who_leads_next_knows_it), UNIT_TEST(a_node_that_dies_after_its_migratord_is_fenced),
+	  UNIT_TEST(who_comes_a_moment_late_after_a_time_without_quorum_keeps_its_vms),
+	  UNIT_TEST(who_does_not_come_within_a_round_is_fenced_then),
+	  UNIT_TEST(who_came_and_goes_again_within_the_round_is_fenced_at_once),
+	  UNIT_TEST(a_leader_that_has_just_come_believes_who_saw_the_loss),
 	  UNIT_TEST(a_rebooted_node_gets_no_vm_before_its_hvhostd_is_there),
 	  UNIT_TEST(a_restarted_migratord_believes_its_own_hvhostd_and_not_its_past),
 	  UNIT_TEST(a_start_on_a_node_whose_hvhostd_dies_is_told_to_people),

@@ -59,6 +59,7 @@ enum msg_kind { MSG_JOIN = 1, MSG_USER = 2 };
 struct member {
 	uint32_t nodeid;
 	uint32_t round;		/* of its last JOIN for this config, 0: none */
+	uint32_t votes;		/* that it expects, of the same JOIN */
 	uint64_t incarnation;	/* of its last JOIN since it is in the group in this ring, 0: none */
 	struct proto_range speaks;	/* of the JOIN of `round` */
 	bool seated;
@@ -77,12 +78,18 @@ struct cluster {
 	uint64_t incarnation, next_incarnation;
 	struct cluster_user user[CHAN_MAX];
 	bool registered[CHAN_MAX];
-	bool started, lost, mutate_ignore_ring;
+	bool started, lost, mutate_ignore_ring, mutate_own_votes;
 	int lost_err;
 
 	bool have_ring, have_members, have_quorum;
 	struct ring_id ring, quorum_ring;
 	bool quorate;
+	uint32_t votes, votes_most;	/* expected in this ring, 0: not known; the most in this life */
+
+	/* C9 */
+	bool apart;		/* a ring without quorum has been here since the last usable view, or there was none yet */
+	uint64_t round_ns, quorate_ns;
+	uint32_t n_seen, seen[CLUSTER_NODES_MAX];	/* members since quorate_ns */
 	uint32_t n;
 	struct member m[CLUSTER_NODES_MAX];
 	uint32_t n_gone;	/* left in this ring: a death notice may still follow */
@@ -197,7 +204,7 @@ static void put_header(const struct cluster *c, struct csv_cursor *cur, enum msg
 	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.min : 0);
 	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.max : 0);
 	csv_put_u16(cur, kind == MSG_JOIN && c->seated ? JOIN_SEATED : 0);
-	csv_put_u16(cur, 0);
+	csv_put_u16(cur, kind == MSG_JOIN && c->votes <= UINT16_MAX ? (uint16_t)c->votes : 0);	/* C8 */
 }
 
 /* False: the engine pushes back or is gone; a timer is armed or the loss is on its way. */
@@ -309,12 +316,26 @@ static void deliver(struct cluster *c, const struct cluster_node *from, const ui
 		c->user[chan].msg(c->user[chan].arg, *from, buf + MSG_HEADER_BYTES, len - MSG_HEADER_BYTES);
 }
 
+/* C9 */
+static void note_seen(struct cluster *c)
+{
+	if (c->apart) {
+		c->apart = false;
+		c->quorate_ns = sched_now_ns(c->sched);
+		c->n_seen = 0;
+	}
+	for (uint32_t i = 0; i < c->view.n; i++)
+		if (!cluster_has_seen(c, c->view.m[i].nodeid) && c->n_seen < CLUSTER_NODES_MAX)
+			c->seen[c->n_seen++] = c->view.m[i].nodeid;
+}
+
 static void become_usable(struct cluster *c)
 {
 	struct ring_id ring = c->view.ring;
 
 	c->usable = c->seated = true;
 	c->stats.views++;
+	note_seen(c);
 	/* A user may end the view from inside its callback: then the rest must not get it. */
 	for (int i = 0; i < CHAN_MAX && c->usable && ring_eq(ring, c->view.ring); i++)
 		if (c->registered[i] && c->user[i].view)
@@ -358,6 +379,21 @@ static void refuse(struct cluster *c, const struct proto_member *m, unsigned out
 		engine_lost_later(c, -EPROTONOSUPPORT);
 }
 
+/* C8 */
+static uint32_t votes_of_all(const struct cluster *c)
+{
+	uint32_t most = 0;
+
+	if (c->mutate_own_votes)
+		return c->votes;
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (!c->m[i].votes)
+			return 0;
+		most = csv_max(most, c->m[i].votes);
+	}
+	return most;
+}
+
 static void agree(struct cluster *c)
 {
 	struct proto_member m[CLUSTER_NODES_MAX];
@@ -381,6 +417,7 @@ static void agree(struct cluster *c)
 	c->view.version = common.max;
 	c->view.ring.nodeid = c->ring.nodeid;
 	c->view.ring.seq = c->ring.seq << CLUSTER_ROUND_BITS | c->round;
+	c->view.votes = votes_of_all(c);
 	c->view.n = c->n;
 	for (uint32_t i = 0; i < c->n; i++)
 		c->view.m[i] = (struct cluster_node){ c->m[i].nodeid, c->m[i].incarnation };
@@ -479,10 +516,21 @@ static void raw_quorum(void *arg, struct ring_id ring, bool quorate)
 {
 	struct cluster *c = arg;
 
+	if (c->have_quorum && !c->quorate && !ring_eq(c->quorum_ring, ring))
+		c->apart = true;	/* the last word about a ring that is over */
 	c->have_quorum = true;
 	c->quorum_ring = ring;
 	c->quorate = quorate;
 	evaluate(c);
+}
+
+/* Never less than before: a view that nobody here knows of may have been one of more votes (C8). */
+static void raw_expected(void *arg, uint32_t votes)
+{
+	struct cluster *c = arg;
+
+	c->votes_most = csv_max(c->votes_most, votes);
+	c->votes = votes ? c->votes_most : 0;
 }
 
 struct msg_head {
@@ -491,7 +539,7 @@ struct msg_head {
 	struct ring_id ring;
 	uint32_t round;
 	uint64_t incarnation;
-	uint16_t min, max, flags;
+	uint16_t min, max, flags, votes;
 };
 
 static bool get_header(struct csv_cursor *cur, struct msg_head *h)
@@ -508,7 +556,7 @@ static bool get_header(struct csv_cursor *cur, struct msg_head *h)
 	h->min = csv_cur_u16(cur);
 	h->max = csv_cur_u16(cur);
 	h->flags = csv_cur_u16(cur);
-	csv_cur_skip(cur, 2);
+	h->votes = csv_cur_u16(cur);
 	return !csv_cur_error(cur) && magic == MSG_MAGIC && version == MSG_VERSION &&
 	       (h->kind == MSG_JOIN || h->kind == MSG_USER) && h->chan < CHAN_MAX && h->incarnation &&
 	       h->round && h->round <= ROUND_MAX;
@@ -545,6 +593,7 @@ static void got_join(struct cluster *c, uint32_t from, const struct msg_head *h,
 	m->incarnation = h->incarnation;
 	m->speaks = speaks;
 	m->seated = h->flags & JOIN_SEATED;
+	m->votes = h->votes;
 	if (h->round > c->round)
 		propose(c, h->round);
 	evaluate(c);
@@ -666,6 +715,7 @@ static const struct cluster_raw_events raw_events = {
 	.process_ended = raw_process_ended,
 	.process_gone = raw_process_gone,
 	.lost = raw_lost,
+	.expected = raw_expected,
 };
 
 /* ---- life -------------------------------------------------------------------------------------------------------------- */
@@ -705,6 +755,7 @@ struct cluster *cluster_new(struct sched *s, struct cluster_port *port, uint64_t
 	c->port = port;
 	c->incarnation = incarnation;
 	c->speaks = PROTO_MESSAGES;
+	c->apart = true;
 	CDS_INIT_LIST_HEAD(&c->queue);
 	CDS_INIT_LIST_HEAD(&c->stash);
 	timer_init(&c->retry, retry);
@@ -747,6 +798,7 @@ void cluster_stop(struct cluster *c)
 	c->started = false;
 	c->lost = true;		/* late events are ignored */
 	c->agreed = c->usable = c->spent = false;
+	c->apart = true;
 	c->have_ring = c->have_members = c->have_quorum = c->join_due = false;
 	c->n = c->n_gone = 0;
 	c->lost_err = 0;
@@ -765,6 +817,25 @@ bool cluster_lacks_quorum(const struct cluster *c, uint32_t *ret_here)
 const struct cluster_view *cluster_current(const struct cluster *c)
 {
 	return c->usable ? &c->view : NULL;
+}
+
+void cluster_set_round(struct cluster *c, uint64_t round_ns)
+{
+	csv_assert(!c->started);
+	c->round_ns = round_ns;
+}
+
+bool cluster_has_seen(const struct cluster *c, uint32_t nodeid)
+{
+	for (uint32_t i = 0; i < c->n_seen; i++)
+		if (c->seen[i] == nodeid)
+			return true;
+	return false;
+}
+
+uint64_t cluster_may_come_ns(const struct cluster *c, uint32_t nodeid)
+{
+	return c->round_ns && !cluster_has_seen(c, nodeid) ? c->quorate_ns + c->round_ns : 0;
 }
 
 uint32_t cluster_self(const struct cluster *c)
@@ -808,4 +879,9 @@ const struct cluster_stats *cluster_stats(const struct cluster *c)
 void cluster_mutate_ignore_ring(struct cluster *c)
 {
 	c->mutate_ignore_ring = true;
+}
+
+void cluster_mutate_own_votes(struct cluster *c)
+{
+	c->mutate_own_votes = true;
 }

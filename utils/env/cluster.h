@@ -20,6 +20,10 @@
  *  C6  Own delivery of a message decides nothing: a sender whose link died delivers to itself alone.
  *  C7  A view has one version of the messages, the same on all members, that all of them announced (proto.h); a member that shares
  *      none with the others leaves the group, and until it has there is no view.
+ *  C8  view.votes comes from the JOINs of the view alone, so all its members have the same; it is no less than what any of them has ever
+ *      known in its life.
+ *  C9  Who was a member since this node last came to quorum and is none now is lost.  Who was not may be about to come: the network
+ *      heals piece by piece.  cluster_may_come_ns() tells the two apart.
  *
  * The ring id of a *view*: the group can change without a new totem ring (a daemon starts, leaves, is purged, quorum comes
  * and goes), and each such change is a view of its own.  So view.ring.seq = totem's seq << CLUSTER_ROUND_BITS | round, where the
@@ -47,6 +51,7 @@ struct cluster_node { uint32_t nodeid; uint64_t incarnation; };
 
 struct cluster_view {
 	struct ring_id ring;
+	uint32_t votes;		/* that the engine expects in all, by the most that any member knows; 0: one does not know (C8) */
 	uint32_t n;
 	struct cluster_node m[CLUSTER_NODES_MAX];	/* ascending nodeid */
 	uint16_t version;				/* of the messages: what all members understand; all send it (proto.h) */
@@ -76,6 +81,11 @@ struct cluster_raw_events {
 	void (*process_gone)(void *arg, uint32_t nodeid, uint64_t incarnation);
 	/* The engine itself is gone (corosync died): suspend, then withdraw or reconnect. */
 	void (*lost)(void *arg, int err);
+	/*
+	 * Before the totem() it belongs to: how many votes the engine expects in all, when every quorate ring has more than half of
+	 * them (or half of them and a tie breaker) and this node has at least one.  0: not known, or its rules are others.
+	 */
+	void (*expected)(void *arg, uint32_t votes);
 };
 struct cluster_port_ops {
 	int (*start)(struct cluster_port *p, const struct cluster_raw_events *ev, void *arg);
@@ -125,6 +135,24 @@ const struct cluster_view *cluster_current(const struct cluster *c);
 /* The engine says of the present ring that it has no quorum: no view comes before nodes do.  *ret_here: nodes of the group that are here. */
 bool cluster_lacks_quorum(const struct cluster *c, uint32_t *ret_here);
 uint32_t cluster_self(const struct cluster *c);
+/*
+ * One round of the membership protocol (corosync: token + consensus), 0 (the default): not waited for.  Before cluster_start().
+ *
+ * cluster_may_come_ns(): until when (clock of the scheduler) node `nodeid`, which is no member now, may be about to come.  0: it was a member
+ * since this node came to quorum, so it is lost.  Else the time is one round after the view with which this node came to quorum.
+ *
+ *	node 1		node 2		node 3
+ *	all three are apart, nobody has quorum: rings {1}, {2}, {3}
+ *	heal: corosync joins two of them first
+ *	ring {1,2}, quorate: node 3 is missing, and on its way		(may come, for one round)
+ *	ring {1,2,3}
+ *	ring {1,2}: node 3 was with us, and is lost			(0)
+ *
+ * Rings that are without quorum only until the engine has counted (false, then true, of one ring) are no time without quorum.
+ */
+void cluster_set_round(struct cluster *c, uint64_t round_ns);
+uint64_t cluster_may_come_ns(const struct cluster *c, uint32_t nodeid);
+bool cluster_has_seen(const struct cluster *c, uint32_t nodeid);	/* a member since this node came to quorum */
 uint64_t cluster_incarnation(const struct cluster *c);
 /* Which versions of the messages this node speaks; before cluster_start().  Without: PROTO_MESSAGES. */
 void cluster_set_versions(struct cluster *c, struct proto_range speaks);
@@ -150,5 +178,7 @@ const struct cluster_stats *cluster_stats(const struct cluster *c);
 
 /* For the mutation tests only: C1 without comparing ring ids.  The simulator must find out. */
 void cluster_mutate_ignore_ring(struct cluster *c);
+/* The same: C8 without the others' JOINs, every member computes with what it knows itself. */
+void cluster_mutate_own_votes(struct cluster *c);
 
 #endif

@@ -7,6 +7,8 @@
  *      totem() is therefore followed by members() with the group as it is, and members() before the first totem() waits for it.
  *  RC3 corosync says PROCDOWN of a process that died, and of every process when it is itself stopped, so it is passed on as
  *      process_ended(); the proof is the word of that process's witness, which comes in a group of its own (real_witness.c).
+ *  RC4 How many votes there are is asked at each ring (cluster.h, C8), in a call that corosync answers from its memory.  Where the rules of
+ *      quorum let the number shrink by itself (last_man_standing, allow_downscale) it is not known.
  *
  * Joining can be refused for a moment while corosync itself forms a ring: a timer tries again, the control thread never waits.
  * Thread: the control thread.
@@ -23,6 +25,7 @@
 #include <corosync/corotypes.h>
 #include <corosync/cpg.h>
 #include <corosync/quorum.h>
+#include <corosync/votequorum.h>
 
 #include "utils/base/base.h"
 #include "utils/env/real.h"
@@ -41,7 +44,8 @@ struct rcluster {
 	struct cpg_name group, witness_group;
 	cpg_handle_t cpg, witness;
 	quorum_handle_t quorum;
-	bool have_cpg, have_witness, have_quorum;	/* handles to be finalized */
+	votequorum_handle_t votes;
+	bool have_cpg, have_witness, have_quorum, have_votes;	/* handles to be finalized */
 	int cpg_fd, witness_fd, quorum_fd;	/* in the loop when >= 0 */
 	bool started, listening, joined, tracking, dead, waited;
 	struct timer retry;
@@ -145,6 +149,17 @@ static void on_confchg(cpg_handle_t h, const struct cpg_name *group, const struc
 		tell_members(c);
 }
 
+/* RC4 */
+static uint32_t expected_votes(const struct rcluster *c)
+{
+	struct votequorum_info i;
+
+	if (votequorum_getinfo(c->votes, c->port.self, &i) != CS_OK || !i.node_votes ||
+	    i.flags & (VOTEQUORUM_INFO_LAST_MAN_STANDING | VOTEQUORUM_INFO_ALLOW_DOWNSCALE))
+		return 0;
+	return csv_max(i.node_expected_votes, i.highest_expected);
+}
+
 static void on_totem(cpg_handle_t h, struct cpg_ring_id ring, uint32_t n, const uint32_t *nodes)
 {
 	struct rcluster *c;
@@ -154,6 +169,7 @@ static void on_totem(cpg_handle_t h, struct cpg_ring_id ring, uint32_t n, const 
 	if (cpg_context_get(h, (void **)&c) != CS_OK || c->dead || !c->started)
 		return;
 	c->have_ring = true;
+	c->ev->expected(c->arg, expected_votes(c));
 	c->ev->totem(c->arg, (struct ring_id){ ring.nodeid, ring.seq });
 	if (!c->dead)
 		tell_members(c);
@@ -414,6 +430,7 @@ int real_cluster_new(struct loop *l, struct logger *log, const char *group, stru
 	struct rcluster *c = calloc(1, sizeof(*c));
 	uint32_t quorum_type;
 	unsigned self;
+	int fd;
 	cs_error_t rc;
 
 	if (!c)
@@ -454,6 +471,14 @@ int real_cluster_new(struct loop *l, struct logger *log, const char *group, stru
 		return csv_err_set(err, -EINVAL, "corosync: no quorum provider: set provider: corosync_votequorum in the quorum "
 				   "section of corosync.conf");
 	}
+	rc = votequorum_initialize(&c->votes, NULL);
+	if (rc != CS_OK) {
+		real_cluster_free(&c->port);
+		return cannot(err, rc, "votes");
+	}
+	c->have_votes = true;
+	if (votequorum_fd_get(c->votes, &fd) == CS_OK)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	c->port.self = self;
 	*ret = &c->port;
 	return 0;
@@ -467,6 +492,8 @@ void real_cluster_free(struct cluster_port *p)
 		return;
 	c = rc_of(p);
 	rcluster_stop(p);
+	if (c->have_votes)
+		votequorum_finalize(c->votes);
 	if (c->have_quorum)
 		quorum_finalize(c->quorum);
 	if (c->have_witness)
