@@ -116,12 +116,15 @@ void bt_path_done(struct btree *t, struct bt_path *p)
 	p->depth = 1;
 }
 
-static void item_get(struct area a, uint32_t i, struct bt_item *ret)
+/* Item `i` of the path's leaf. */
+static void item_get(const struct bt_path *p, uint32_t i, struct bt_item *ret)
 {
+	struct area a = p->lv[p->depth - 1].a;	/* (its parents' keys say where a leaf may begin, not where the next one does) */
 	struct area_item it;
 
 	area_get(a, i, &it);
 	ret->key = it.key;
+	ret->next = i + 1 < area_count(a) ? area_key(a, i + 1) : UINT64_MAX;
 	ret->len = it.len;
 	memcpy(ret->val, it.val, it.len);
 }
@@ -134,7 +137,7 @@ int bt_lookup(struct btree *t, uint64_t key, struct bt_item *ret)
 	if (rc)
 		return rc;
 	if (p.hit)
-		item_get(p.lv[p.depth - 1].a, p.lv[p.depth - 1].idx, ret);
+		item_get(&p, p.lv[p.depth - 1].idx, ret);
 	rc = p.hit ? 0 : -ENOENT;
 	bt_path_done(t, &p);
 	return rc;
@@ -151,7 +154,7 @@ int bt_seek_ge(struct btree *t, uint64_t key, struct bt_item *ret)
 			return rc;
 		leaf = &p.lv[p.depth - 1];
 		if (leaf->idx < area_count(leaf->a))
-			item_get(leaf->a, leaf->idx, ret);
+			item_get(&p, leaf->idx, ret);
 		else
 			rc = p.hi_set ? -EAGAIN : -ENOENT;
 		bt_path_done(t, &p);
@@ -173,9 +176,9 @@ int bt_seek_le(struct btree *t, uint64_t key, struct bt_item *ret)
 			return rc;
 		leaf = &p.lv[p.depth - 1];
 		if (p.hit)
-			item_get(leaf->a, leaf->idx, ret);
+			item_get(&p, leaf->idx, ret);
 		else if (leaf->idx > 0)
-			item_get(leaf->a, leaf->idx - 1, ret);
+			item_get(&p, leaf->idx - 1, ret);
 		else
 			rc = p.lo_set && p.lo > 0 ? -EAGAIN : -ENOENT;
 		bt_path_done(t, &p);
@@ -200,7 +203,7 @@ int bt_walk(struct btree *t, uint64_t key, int (*fn)(void *arg, const struct bt_
 			return rc;
 		leaf = &p.lv[p.depth - 1];
 		for (uint32_t i = leaf->idx; !rc && i < area_count(leaf->a); i++) {
-			item_get(leaf->a, i, &it);
+			item_get(&p, i, &it);
 			rc = fn(arg, &it);
 		}
 		bt_path_done(t, &p);

@@ -31,7 +31,8 @@ void bt_root_init(void *area, uint32_t area_len, enum csv_bt_kind kind);
 /* 0, or -CSV_E_CORRUPT with a text naming field, value and range.  Pure; used by the checker too. */
 int bt_area_check(const void *area, uint32_t area_len, enum csv_bt_kind kind, struct csv_err *err);
 
-struct bt_item { uint64_t key; uint32_t len; uint8_t val[CSV_BT_VALUE_MAX]; };
+/* next: the key behind it in its leaf; UINT64_MAX: it is the last there. */
+struct bt_item { uint64_t key, next; uint32_t len; uint8_t val[CSV_BT_VALUE_MAX]; };
 int bt_lookup(struct btree *t, uint64_t key, struct bt_item *ret);		/* exact; -ENOENT */
 int bt_seek_ge(struct btree *t, uint64_t key, struct bt_item *ret);		/* first with key >= ; -ENOENT */
 int bt_seek_le(struct btree *t, uint64_t key, struct bt_item *ret);		/* last with key <= ; -ENOENT */

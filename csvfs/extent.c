@@ -35,6 +35,8 @@ static int decode(const struct btree *t, const struct bt_item *it, struct extent
 		return corrupt(t, it->key, "key", e.lblk, "below 2^48");
 	if (e.len == 0 || e.len > CSV_GROUP_BLOCKS || e.len > EXT_LBLK_END - e.lblk)
 		return corrupt(t, it->key, "len", e.len, "1..262144 and inside the largest file");
+	if (e.len > it->next - e.lblk)
+		return corrupt(t, it->key, "len", e.len, "clear of the next extent");
 	if (!csv_run_is_allocatable(&t->fs->geo, e.phys, e.len))
 		return corrupt(t, it->key, "phys", e.phys, "inside the data of one group");
 	if (e.flags & ~CSV_EXT_FLAGS_KNOWN) {
@@ -57,9 +59,11 @@ static void encode(const struct extent *e, struct csv_extent *ret)
 /* The whole extent that starts at or before / at or after. */
 static int seek_le(struct btree *t, uint64_t lblk, struct extent *ret)
 {
-	struct bt_item it;
+	struct bt_item it, next;
 	int err = bt_seek_le(t, lblk, &it);
 
+	if (!err && it.next == UINT64_MAX && it.key < EXT_LBLK_END && !bt_seek_ge(t, it.key + 1, &next))
+		it.next = next.key;		/* of another leaf */
 	return err ? err : decode(t, &it, ret);
 }
 

@@ -21,6 +21,8 @@
  */
 #include "migrator/mig_work.h"
 
+#define REV_MAX ((json_int_t)1 << 53)		/* nobody gets there by counting: who says more does not count */
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,13 +100,23 @@ static bool keep(struct mig *m, const char *key, uint64_t rev, uint32_t by, json
 	return true;
 }
 
+/* Of the disk or of a member.  A migration stands under its own id: the leader ends what it finds by that. */
+static bool is_item(const char *key, json_int_t rev, json_int_t by, const json_t *v)
+{
+	if (!*key || strlen(key) >= MIG_KEY_MAX || rev <= 0 || rev > REV_MAX || by <= 0 || (!json_is_object(v) && !json_is_null(v)))
+		return false;
+	if (strncmp(key, "migration/", 10) || json_is_null(v))
+		return true;
+	return strlen(key + 10) == 16 && mig_hex_get(v, "id") && !strcmp(mig_text(v, "id"), key + 10);
+}
+
 void mig_item_load(struct mig *m, const json_t *put)
 {
 	const char *key = mig_text(put, "k");
 	json_int_t rev = mig_int(put, "r"), by = mig_int(put, "b");
 	json_t *v = json_object_get(put, "v");
 
-	if (*key && strlen(key) < MIG_KEY_MAX && rev > 0 && by > 0 && (json_is_object(v) || json_is_null(v)))
+	if (is_item(key, rev, by, v))
 		keep(m, key, (uint64_t)rev, (uint32_t)by, v);
 }
 
@@ -151,7 +163,7 @@ void mig_item_got(struct mig *m, uint32_t from, const json_t *msg)
 	const struct mig_item *mine;
 	json_t *over;
 
-	if (!*key || strlen(key) >= MIG_KEY_MAX || rev <= 0 || by <= 0 || !v || (!json_is_object(v) && !json_is_null(v))) {
+	if (!is_item(key, rev, by, v)) {
 		mig_log(m, LOG_L_WARN, "node %u: an item \"%.40s\" is malformed: ignored", from, key);
 		return;
 	}

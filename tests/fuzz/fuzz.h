@@ -25,6 +25,7 @@ struct fuzz_decoder {
 	uint32_t life;			/* 0: executions do not depend on each other */
 	bool text;
 	bool gentle;			/* one change, or none: what is not wrong must do no harm either */
+	bool slow;			/* milliseconds an execution: the time is looked at after each */
 	void (*begin)(void);		/* may be NULL; every `life` executions */
 	void (*end)(void);
 	void (*sample)(struct fuzz_input *in);	/* a valid one, its kind drawn from in->prng */
@@ -35,6 +36,8 @@ void fuzz_change(struct fuzz_input *in, const struct fuzz_decoder *d);
 /* A copy of exactly that size, so that a sanitizer sees one byte too far; to be freed. */
 void *fuzz_exact(const struct fuzz_input *in);
 
-extern const struct fuzz_decoder fuzz_wire[], fuzz_text[], fuzz_disk[], fuzz_live[];	/* each ends with a NULL name */
+/* Each ends with a NULL name. */
+extern const struct fuzz_decoder fuzz_wire[], fuzz_text[], fuzz_disk[], fuzz_live[], fuzz_volume[], fuzz_journal[], fuzz_core[], fuzz_coord[],
+	fuzz_image[];
 
 #endif

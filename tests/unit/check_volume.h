@@ -6,7 +6,12 @@
 #ifndef CSVFS_TESTS_UNIT_CHECK_VOLUME_H
 #define CSVFS_TESTS_UNIT_CHECK_VOLUME_H
 
+#ifndef CW_BYTES
 #define CW_BYTES (2200ull << 20)	/* two groups and a short one; memory is used only where something is written */
+#endif
+#ifndef CV_BIG_BYTES
+#define CV_BIG_BYTES (1200ull << 20)	/* over the first group's end */
+#endif
 
 #include "csvfs/check/check.h"
 #include "tests/unit/core_ops.h"
@@ -113,9 +118,9 @@ static void cv_fill(struct csvfs *fs)
 	cv.many = mk(fs, cv.root, "many extents", S_IFREG | 0644).ino;
 	for (unsigned i = 0; i < 400; i++)
 		IS(csvfs_write(fs, cv.many, 0, i * 16384ull, buf, 4096, 0, &off), 4096);
-	/* over the first group's end, mostly unwritten */
+	/* mostly unwritten */
 	cv.big = mk(fs, cv.root, "big", S_IFREG | 0644).ino;
-	OK(csvfs_fallocate(fs, cv.big, 0, 0, 0, 1200ull << 20));
+	OK(csvfs_fallocate(fs, cv.big, 0, 0, 0, CV_BIG_BYTES));
 	IS(csvfs_write(fs, cv.big, 0, 0, buf, sizeof(buf), 0, &off), (long long)sizeof(buf));
 	cv.fixed = mk(fs, cv.sub, "fixed", S_IFREG | 0644).ino;
 	IS(csvfs_write(fs, cv.fixed, 0, 0, buf, sizeof(buf), 0, &off), (long long)sizeof(buf));

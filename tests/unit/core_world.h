@@ -336,10 +336,12 @@ struct cw_fencing { struct cds_list_head node; struct timer timer; struct cw_nod
 static void cw_fence_fire(struct timer *t)
 {
 	struct cw_fencing *f = container_of(t, struct cw_fencing, timer);
-	struct cw_node *victim = &cw.node[f->req->node.nodeid - 1];
+	struct cw_node *victim = &cw.node[(f->req->node.nodeid - 1) % CW_NODES];
 	struct cw_write *w, *next;
 
-	if (cw.fence_fail) {
+	if (f->req->node.nodeid - 1 >= CW_NODES) {
+		f->req->result = 0;		/* of no node of this world: off for sure */
+	} else if (cw.fence_fail) {
 		cw.fence_fail--;
 		f->req->result = csv_err_set(&f->req->err, -EIO, "fence_test n%u: no answer from the power switch", victim->id);
 	} else {
