@@ -29,6 +29,7 @@
 
 #include "csvfs/csvfs_internal.h"
 #include "csvfs/ctl.h"
+#include "utils/env/priority.h"
 
 #define HURRY_NS (5 * NS_PER_SEC)
 
@@ -352,6 +353,7 @@ int main(int argc, char **argv)
 	if (!d)
 		return 32;
 	d->ready.fd = -1;
+	priority_first();
 	rc = csvfsd_options_parse(argc, argv, &d->opt, &d->err);
 	if (rc > 0)
 		return 0;

@@ -28,6 +28,7 @@
 
 #include "config.h"
 #include "utils/base/text.h"
+#include "utils/env/priority.h"
 
 #define REAP_NS (10 * NS_PER_SEC)
 #define RESERVE_BYTES (256ull << 20)	/* of the node's memory, for itself */
@@ -338,7 +339,10 @@ int main(int argc, char **argv)
 {
 	struct csv_err err = CSV_ERR_INIT;
 	static struct hvd d;
-	int rc = parse(&d, argc, argv);
+	int rc;
+
+	priority_first();
+	rc = parse(&d, argc, argv);
 
 	if (rc)
 		return rc < 0 ? 0 : rc;

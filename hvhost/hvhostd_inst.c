@@ -135,15 +135,23 @@ static void mon_connect(struct inst *in, unsigned timeout_ms)
 
 /* ---- its end -------------------------------------------------------------------------------------------------------------- */
 
+/* The log is the VM's, of all its QEMUs: what is there already is not this one's word. */
+static void log_of(struct inst *in, const char *vm)
+{
+	struct stat st;
+
+	snprintf(in->log, sizeof(in->log), "%s/%s.qemu.log", in->d->opt.log_dir, vm);
+	in->log_from = stat(in->log, &st) ? 0 : st.st_size;
+}
+
 static void last_words(struct inst *in, struct csv_err *err)
 {
 	char text[400] = "";
 	FILE *f = fopen(in->log, "re");
+	struct stat st;
 
-	if (f && !fseek(f, -(long)sizeof(text) + 1, SEEK_END))
-		;
-	else if (f)
-		rewind(f);
+	if (f && !fstat(fileno(f), &st))
+		fseek(f, (long)csv_max((off_t)(st.st_size - (off_t)sizeof(text) + 1), in->log_from), SEEK_SET);
 	if (f) {
 		size_t n = fread(text, 1, sizeof(text) - 1, f);
 
@@ -367,7 +375,7 @@ static void host_spawn(struct vm_host *h, struct vm_qemu *q)
 	in->proc.pid_fd = -1;
 	in->proc.exited = on_exited;
 	timer_init(&in->again, again_run);
-	snprintf(in->log, sizeof(in->log), "%s/%s.qemu.log", d->opt.log_dir, vm_name(q->vm));
+	log_of(in, vm_name(q->vm));
 	q->host = in;
 	if (sched_spawn(d->sched, "spawn", spawn_coro, in))
 		csv_panic("out of memory");
@@ -431,7 +439,7 @@ static void adopt(void *arg, const char *name)
 		proc_kill(&in->proc);
 		return;
 	}
-	snprintf(in->log, sizeof(in->log), "%s/%s.qemu.log", d->opt.log_dir, vm);
+	log_of(in, vm);
 	if (inst_mark_read(in, &mark))		/* an unbound QEMU then; the state machine ends it */
 		memset(&mark, 0, sizeof(mark));
 	v = hvd_vm_get(d, vm);

@@ -55,6 +55,7 @@ struct inst {
 	struct vm_qemu *q;		/* NULL: released */
 	char name[HVD_INST_NAME];	/* VM.ID: of its cgroup and of its folder */
 	char dir[400], log[400];
+	off_t log_from;			/* where this QEMU's words begin */
 	struct proc proc;
 	struct mon *mon;
 	struct timer again;		/* the monitor is to be connected to again */

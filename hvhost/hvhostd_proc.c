@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "utils/base/base.h"
+#include "utils/env/priority.h"
 
 
 /* ---- cgroups -------------------------------------------------------------------------------------------------------- */
@@ -172,6 +173,7 @@ static void csv_noreturn child_main(char *const *argv, const int *keep, unsigned
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	priority_ordinary();
 	dup2(null, 0);
 	dup2(log_fd, 1);
 	dup2(log_fd, 2);

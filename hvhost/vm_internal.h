@@ -25,7 +25,7 @@ struct vm_move {
 	uint64_t remaining, total;
 	struct vm_converge con;
 	unsigned told_step;
-	bool told_end, cancelled;
+	bool told_end, cancelled, late;	/* late: a coroutine is about to tell the step */
 	/* READY's letter */
 	char address[VM_ADDRESSES_MAX][VM_ADDRESS_BYTES];
 	unsigned n_addresses;

@@ -18,6 +18,7 @@
 #include "utils/base/text.h"
 
 #define WATCH_NS (250 * NS_PER_MS)
+#define LATE_NS (200 * NS_PER_MS)
 #define STREAM_NS (2 * NS_PER_SEC)	/* so long migrate_cancel has to work */
 #define FIRST_DOWNTIME_MS 30u		/* QEMU stops the guest as soon as it believes that the rest fits into it */
 #define TIMEOUT_MS 120000u
@@ -464,6 +465,23 @@ static void tell(struct vm *vm, const char *status)
 	vm->h->ops->migration(vm->h, vm, o);
 }
 
+/* From the switch-over on each message is one more that the guest waits for: only a step that lasts is told. */
+static void late_coro(void *arg)
+{
+	struct watch *w = arg;
+	struct vm *vm = w->vm;
+
+	coro_sleep_ns(vm_sched(vm), LATE_NS);
+	if (!vm->freed && vm->move.txid == w->txid) {
+		vm->move.late = false;
+		if (!vm->move.told_end)
+			tell(vm, "active");
+	}
+	vm_qemu_put(w->q);
+	vm_put(vm);
+	free(w);
+}
+
 void vm_move_begin(struct vm *vm, uint64_t txid, uint32_t to)
 {
 	if (vm->move.txid != txid) {
@@ -489,7 +507,12 @@ void vm_move_step(struct vm *vm, unsigned step)
 	}
 	if (step > m->told_step) {
 		m->told_step = step;
-		tell(vm, "active");
+		if (step < 3 || !vm->q) {
+			tell(vm, "active");
+		} else if (!m->late) {
+			m->late = true;
+			watch_start(vm, vm->q, "late", late_coro);
+		}
 	}
 }
 

@@ -19,6 +19,7 @@
 #include "hvhost/agent.h"
 #include "migrator/mig_work.h"
 
+#define HOST_TELL_NS (100 * NS_PER_MS)
 #define HELLO_MS 10000u
 #define HOST_NS (10 * NS_PER_SEC)
 #define SAID_NS (60 * NS_PER_SEC)
@@ -101,9 +102,9 @@ void mig_agent_tell(struct mig *m, const char *cmd, uint64_t ring, json_t *args_
 
 /* ---- what all members are told of this host -------------------------------------------------------------------------------------- */
 
-static void host_run(struct job *j)
+static void host_run(struct timer *t)
 {
-	struct mig *m = container_of(j, struct mig, host_job);
+	struct mig *m = container_of(t, struct mig, host_timer);
 	char key[MIG_KEY_MAX];
 	json_t *vms = json_array(), *v;
 	const char *name;
@@ -115,10 +116,11 @@ static void host_run(struct job *j)
 					    mig_hex(m->cfg.incarnation), "link_bps", (json_int_t)m->cfg.link_bps));
 }
 
-/* Once a turn, however much came. */
+/* However much comes meanwhile (a migration's steps follow each other in milliseconds, and a guest waits for them). */
 static void host_changed(struct mig *m)
 {
-	sched_post(m->env->sched, &m->host_job);
+	if (!m->host_timer.armed)
+		timer_set(m->env->sched, &m->host_timer, mig_now(m) + HOST_TELL_NS);
 }
 
 void mig_host_tell(struct mig *m)
@@ -359,10 +361,10 @@ void mig_agent_text(struct mig *m, json_t *text)
 void mig_agent_init(struct mig *m)
 {
 	CDS_INIT_LIST_HEAD(&m->agent_waits);
-	job_init(&m->host_job, host_run);
+	timer_init(&m->host_timer, host_run);
 }
 
 void mig_agent_done(struct mig *m)
 {
-	sched_unpost(m->env->sched, &m->host_job);
+	timer_del(m->env->sched, &m->host_timer);
 }

@@ -68,7 +68,7 @@ struct mig {
 	json_t *host;			/* HOST of the agent's hello; NULL */
 	json_t *vms;			/* name -> VM, of this node */
 	json_t *said;			/* name -> its last event */
-	struct job host_job;
+	struct timer host_timer;
 	bool host_posted;
 
 	/* other nodes */

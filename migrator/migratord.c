@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "utils/env/priority.h"
 #include "utils/rpc/rpc_server.h"
 
 #define GROUP "csvfs-migrator"
@@ -211,6 +212,7 @@ int main(int argc, char **argv)
 
 	if (!d)
 		return 1;
+	priority_first();
 	rc = migratord_options_parse(argc, argv, &d->opt, &d->err);
 	if (rc > 0)
 		return 0;
