@@ -29,6 +29,10 @@ RECORDS_OFF = 1 * MIB
 WITNESS_OFF = 64 << 10
 
 
+class Wrong(Exception):
+    """Something is not as a test says it must be."""
+
+
 class CtlError(VmError):
     def __init__(self, code, text):
         super().__init__(text)
@@ -289,3 +293,26 @@ class Guest:
         if self.process.poll() is None:
             self.process.stdin.close()
             self.process.wait(10)
+
+
+def run_test(name, work, keep=False, nodes=("n1", "n2", "n3"), size="2G"):
+    """What main() returns: work(hosts, guests) in a lab of its own, named by CSV_LAB_NAME or `name`; the guests that it puts there are ended."""
+    if os.getuid():
+        print("needs root for a lab")
+        return 77
+    vmlib.terminate_on_signals()
+    hosts = Hosts(vmlib.Lab(os.environ.get("CSV_LAB_NAME") or f"{name}-{os.getpid()}"), nodes)
+    guests = {}
+    try:
+        hosts.up("--size", size)
+        work(hosts, guests)
+        return 0
+    except (Wrong, VmError, vmlib.qmplib.QmpError, OSError, subprocess.TimeoutExpired) as e:
+        print(f"FAIL: {e}", file=sys.stderr)
+        hosts.last_words()
+        return 1
+    finally:
+        for guest in guests.values():
+            guest.end()
+        if not keep:
+            hosts.down()
