@@ -160,8 +160,7 @@ static void last_words(struct inst *in, struct csv_err *err)
 		text[n] = '\0';
 		fclose(f);
 	}
-	csv_err_set(err, -ECHILD, "it ended with status %d%s%s", in->proc.status, *text ? ": " : "", strrchr(text, '\n') ?
-		    strrchr(text, '\n') + 1 : text);
+	csv_err_set(err, -ECHILD, "it ended with status %d%s%s", in->proc.status, *text ? ": " : "", qemu_complaint(text));
 }
 
 /* Without a QEMU that anybody knows of, it goes itself. */

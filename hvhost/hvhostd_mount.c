@@ -68,7 +68,7 @@ static void judge_silent(const char *dir, const struct mount_facts *f, struct mo
 	if (f->rpc_rc == -ETIMEDOUT)
 		snprintf(ret->reason, sizeof(ret->reason), "the csvfsd of the volume at %.100s does not answer; is it stopped?", dir);
 	else
-		snprintf(ret->reason, sizeof(ret->reason), "the volume at %.100s is dead on this node: its csvfsd is gone (%s)", dir,
+		snprintf(ret->reason, sizeof(ret->reason), "the volume at %.100s is dead: its csvfsd is gone (%s)", dir,
 			 f->statfs_rc && f->statfs_rc != -EINPROGRESS ? strerror(-f->statfs_rc) : "nobody serves the mount");
 	mount_anew(dir, ret);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "hvhost/agent.h"
+#include "hvhost/qemu_args.h"
 
 #define PATH_BYTES 768
 #define TRIES 1000
@@ -262,8 +263,26 @@ static int number_take(const char *dir, struct vm_conf *c, bool kernel, bool ini
 	return rc ? failed(err, rc, path, "cannot be made") : 0;
 }
 
+/* The disk in it, as the guest would see it. */
+static int disk_check(const char *volume, const struct vm_disk *d, unsigned i, const char *path, struct csv_err *err)
+{
+	char seen[PATH_BYTES + 64];
+	struct stat st;
+
+	qemu_disk_path(d, volume, seen, sizeof(seen));
+	if (stat(seen, &st))
+		return csv_err_set(err, -EINVAL, "disks[%u].path: %s: there is no disk in it (%s); csvctl vhd check %s says what is wrong", i, path,
+				   strerror(errno), path);
+	if (!st.st_size || st.st_size % 512)
+		return csv_err_set(err, -EINVAL, "disks[%u].path: %s: %lld bytes: a disk is some sectors of 512 bytes; csvctl vhd create makes one", i,
+				   path, (long long)st.st_size);
+	return 0;
+}
+
 static int images_check(const char *volume, const struct vm_conf *c, struct csv_err *err)
 {
+	int rc;
+
 	for (unsigned i = 0; i < c->n_disks; i++) {
 		char path[PATH_BYTES + 64];
 		struct stat st;
@@ -273,6 +292,9 @@ static int images_check(const char *volume, const struct vm_conf *c, struct csv_
 			return csv_err_set(err, -errno, "disks[%u].path: %s: %s; make the image first (csvctl vhd create)", i, path, strerror(errno));
 		if (!S_ISREG(st.st_mode))
 			return csv_err_set(err, -EINVAL, "disks[%u].path: %s: not a regular file", i, path);
+		rc = disk_check(volume, &c->disks[i], i, path, err);
+		if (rc)
+			return rc;
 	}
 	return 0;
 }

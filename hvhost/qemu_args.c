@@ -78,6 +78,16 @@ void qemu_disk_path(const struct vm_disk *d, const char *volume, char *ret, size
 	snprintf(ret, room, "%s/%s%s", volume, d->format == VM_DISK_RAW ? "" : ".raw/", d->path);
 }
 
+const char *qemu_complaint(const char *said)
+{
+	const char *line = strrchr(said, '\n'), *option, *end;
+
+	line = line ? line + 1 : said;
+	option = strstr(line, ": -");
+	end = option ? strstr(option, "}: ") : NULL;	/* that is nowhere inside JSON */
+	return end && end[3] ? end + 3 : line;
+}
+
 static void add_disks(struct args *a, const struct vm_conf *c, const struct qemu_place *p)
 {
 	add_json(a, "-device", json_pack("{s:s, s:s, s:s, s:s}", "driver", "virtio-scsi-pci", "id", "scsi0", "bus", "pcie.0", "addr", "0x4"));

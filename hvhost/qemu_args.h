@@ -37,5 +37,7 @@ int qemu_args_new(const struct vm_conf *c, const struct qemu_place *p, char ***r
 void qemu_args_free(char **argv);
 /* Where QEMU finds a disk: VOLUME/.raw/PATH for images, VOLUME/PATH else. */
 void qemu_disk_path(const struct vm_disk *d, const char *volume, char *ret, size_t room);
+/* The last line of what QEMU said, without the option that it repeats in front of what is wrong with it. */
+const char *qemu_complaint(const char *said);
 
 #endif

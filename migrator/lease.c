@@ -426,7 +426,7 @@ void lease_reason_text(enum lease_reason r, const char *vm, const char *node, ch
 		snprintf(buf, size, "%s was reported running by two nodes; stop it, check its file systems, then: csvctl vm start %s", vm, vm);
 		return;
 	case LEASE_REASON_START_FAILED:
-		snprintf(buf, size, "%s could not be started too many times in a row; csvctl event list --vm %s has the reasons; then: csvctl vm start %s",
+		snprintf(buf, size, "%s could not be started several times in a row; csvctl event list --vm %s has the reasons; mend it, then: csvctl vm start %s",
 			 vm, vm, vm);
 		return;
 	case LEASE_REASON_LOST_QEMU:

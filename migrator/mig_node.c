@@ -257,7 +257,8 @@ static json_t *check(const struct mig_ask *a, bool must_be_here)
 	if (!mig_settled(a->m))
 		return rpc_reply_error(RPC_NO_QUORUM, "the leases are not settled; again in a moment");
 	if (must_be_here && !mig_is_member(a->m, nodeid))
-		return rpc_reply_error(RPC_CONFLICT, "%s: is no member of the cluster just now", mig_node_name(a->m, nodeid));
+		return rpc_reply_error(RPC_CONFLICT, "%s: %s", mig_node_name(a->m, nodeid), mig_node_is_away(a->m, nodeid) ?
+				       "has no migratord running (there: systemctl start migratord)" : "is no member of the cluster just now");
 	return NULL;
 }
 
@@ -445,6 +446,8 @@ static json_t *problem_of(const struct mig *m, uint32_t id)
 	size_t i;
 
 	add_problem(list, mig_proof_why(m, id));
+	if (mig_node_is_away(m, id))
+		add_problem(list, "migratord does not run there (systemctl start migratord)");
 	if (mig_is_member(m, id) && !mig_host_ready(m, id))
 		add_problem(list, "hvhostd does not run there (systemctl start hvhostd)");
 	add_problem(list, mig_text(h, "mount_reason"));

@@ -60,9 +60,9 @@ const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *
 	json_int_t wants = mig_int(d, "memory_bytes");
 
 	if (!mig_is_member(m, nodeid))
-		return "is no member of the cluster";
+		return mig_node_is_away(m, nodeid) ? "has no migratord running (there: systemctl start migratord)" : "is no member of the cluster";
 	if (!mig_host_ready(m, nodeid))
-		return "has no hvhostd running";
+		return "has no hvhostd running (there: systemctl start hvhostd)";
 	if (!*mig_text(h, "volume"))
 		return mount_refuses(h);
 	if (*mig_text(h, "qemu_reason"))

@@ -17,6 +17,7 @@
 #define DEFINE_MS 120000u		/* kernel and initrd are copied */
 #define WANT_MS 15000u
 #define MEMORY_DEFAULT (512ll << 20)
+#define ERRORS_AMONG 200u		/* so many events back why a VM does not start is looked for */
 
 /* ---- shared ------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -297,6 +298,21 @@ json_t *mig_vm_create(const struct mig_ask *a)
 
 /* ---- start ------------------------------------------------------------------------------------------------------------------------------------- */
 
+/* Why it does not start, as the host that tried last has it (hvhost/vm.c). */
+static const char *start_error(const struct mig *m, const char *vm)
+{
+	static const char says[] = "could not be started: ";
+	uint64_t first = m->event_seq > ERRORS_AMONG ? m->event_seq - ERRORS_AMONG + 1 : 1;
+
+	for (uint64_t s = m->event_seq; s >= first; s--) {
+		const json_t *e = m->event[(s - 1) % MIG_EVENTS_MAX].value;
+
+		if (e && !strcmp(mig_text(e, "object"), vm) && strstr(mig_text(e, "text"), says))
+			return strstr(mig_text(e, "text"), says) + strlen(says);
+	}
+	return "";
+}
+
 static void start_job(struct mig_job *j)
 {
 	struct mig *m = j->m;
@@ -329,7 +345,8 @@ static void start_job(struct mig_job *j)
 		if (l && ((l->state == LEASE_BLOCKED && l->owner) || (l->state == LEASE_FREE && failures >= 3) || l->want != LEASE_WANT_RUN)) {
 			note = mig_lease_note(m, l);
 			if (l->want == LEASE_WANT_RUN && *mig_text(note, "reason"))	/* it names the VM */
-				snprintf(text, sizeof(text), "%s", mig_text(note, "reason"));
+				snprintf(text, sizeof(text), "%s%s%.250s", mig_text(note, "reason"), failures >= 3 && *start_error(m, vm) ?
+					 "; the last was: " : "", failures >= 3 ? start_error(m, vm) : "");
 			else
 				snprintf(text, sizeof(text), "%s: %s", vm, l->want != LEASE_WANT_RUN ? "stopped meanwhile" :
 					 "could not be started; see: csvctl event list");
@@ -485,7 +502,9 @@ json_t *mig_vm_delete(const struct mig_ask *a)
 	l = vm_lease(m, vm, &reply);
 	if (!l)
 		return reply;
-	if (l->state != LEASE_FREE || l->want != LEASE_WANT_STOPPED)
+	if (l->state == LEASE_FREE && l->want != LEASE_WANT_STOPPED)
+		return rpc_reply_error(RPC_CONFLICT, "%s: it is to run, and started as soon as it can be; stop it first: csvctl vm stop %s", vm, vm);
+	if (l->state != LEASE_FREE)
 		return rpc_reply_error(RPC_CONFLICT, "%s: is %s on %s; stop it first: csvctl vm stop %s", vm,
 				       lease_state_name((enum lease_state)l->state), mig_node_name(m, l->owner), vm);
 	if (!mig_any_host(m))

@@ -144,6 +144,8 @@ static void look_start(struct mw_node *n, struct mw_vm *v)
 		return;
 	if (w->start_fails) {
 		w->start_fails--;
+		says(n, agent_event_new("event", 1, 1, json_pack("{s:s, s:s, s:s, s:s}", "vm", v->name, "severity", "error", "text",
+								 "VM x: QEMU could not be started: bridge nobr: No such device", "command", "")));
 		set_qemu(n, v, false, false);
 		propose(n, v, LEASE_FAILED, LEASE_REASON_START_FAILED, -1);
 	} else {

@@ -190,6 +190,14 @@ START_TEST(a_start_that_fails_is_tried_again_elsewhere_with_back_off_then_given_
 	ck_assert_str_ne(mig_text(e, "command"), "");
 	r = mw_ask(w, 2, "ha.status", NULL);
 	ck_assert_str_ne(mig_text(json_array_get(json_object_get(r, "items"), 0), "reason"), "");
+	/* who asks for it by hand is told why it does not start, and what to type */
+	w->start_fails = 3;
+	e = mw_job(w, 2, "vm.start", json_pack("{s:s}", "name", "vm1"), 60 * NS_PER_SEC);
+	ck_assert_int_eq(mig_int(e, "code"), RPC_FAILED);
+	ck_assert_msg(strstr(mig_text(e, "message"), "the last was: bridge nobr: No such device") &&
+		      strstr(mig_text(e, "message"), "csvctl vm start vm1"), "%s", mig_text(e, "message"));
+	r = mw_ask(w, 1, "vm.delete", json_pack("{s:s}", "name", "vm1"));
+	ck_assert_msg(strstr(mig_text(r, "message"), "it is to run") != NULL, "%s", mig_text(r, "message"));
 	/* a person's word begins anew */
 	ck_assert_int_eq(mig_int(mw_job(w, 2, "vm.start", json_pack("{s:s}", "name", "vm1"), 60 * NS_PER_SEC), "code"), 0);
 	ck_assert_uint_ne(mw_runs_on(w, "vm1"), 0);
@@ -231,6 +239,7 @@ START_TEST(the_death_of_migratord_fences_nobody)
 	ck_assert_uint_eq(mw_runs_on(w, "vm1"), 2);
 	ck_assert_ptr_nonnull(mw_event(w, 1, "migratord"));
 	ck_assert_ptr_null(mw_event(w, 1, "without a word"));
+	ck_assert_str_eq(mig_place_refuses(mw_leader(w), 2, "vm1"), "has no migratord running (there: systemctl start migratord)");
 	mw_daemon_start(w, 2);
 	mw_run(w, 5 * NS_PER_SEC);
 	ck_assert(state_is(w, "vm1", LEASE_RUNNING));
@@ -371,7 +380,7 @@ START_TEST(a_rebooted_node_gets_no_vm_before_its_hvhostd_is_there)
 	mw_boot(w, 3, false);
 	mw_run(w, 5 * NS_PER_SEC);
 	ck_assert(mig_is_member(mw_leader(w), 3));
-	ck_assert_str_eq(mig_place_refuses(mw_leader(w), 3, "vm1"), "has no hvhostd running");
+	ck_assert_str_eq(mig_place_refuses(mw_leader(w), 3, "vm1"), "has no hvhostd running (there: systemctl start hvhostd)");
 	ck_assert_uint_eq(mig_place(mw_leader(w), "vm1", 0, 2, why, sizeof(why)), 1);
 	mw_agent_start(w, 3);
 	mw_run(w, 2 * NS_PER_SEC);

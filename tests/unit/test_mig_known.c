@@ -211,7 +211,7 @@ START_TEST(a_node_with_a_dead_mount_is_no_target_and_the_reason_says_so)
 	json_t *r;
 
 	mw_vm_on(w, "vm1", 3, 100);
-	mw_mount_is(w, 2, "dead", "the volume at /srv/csv is dead on this node: its csvfsd is gone (Transport endpoint is not connected)", "umount -l /srv/csv");
+	mw_mount_is(w, 2, "dead", "the volume at /srv/csv is dead: its csvfsd is gone (Transport endpoint is not connected)", "umount -l /srv/csv");
 	mw_run(w, NS_PER_SEC);
 	r = mw_ask(w, 1, "migration.plan", json_pack("{s:s, s:s}", "vm", "vm1", "to", "n2"));
 	ck_assert(warned(r, "n2 has a dead mount of the volume"));

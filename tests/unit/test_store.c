@@ -15,7 +15,7 @@
 
 static char volume[64];
 
-static void file(const char *name)
+static void file(const char *name, off_t size)
 {
 	char path[128];
 	int fd;
@@ -23,15 +23,23 @@ static void file(const char *name)
 	snprintf(path, sizeof(path), "%s/%s", volume, name);
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
 	close(fd);
 }
 
 static void begin(void)
 {
+	char raw[80];
+
 	snprintf(volume, sizeof(volume), "/tmp/test_store.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(volume));
-	file("a.vhd");
-	file("b.vhd");
+	snprintf(raw, sizeof(raw), "%s/.raw", volume);
+	ck_assert_int_eq(mkdir(raw, 0700), 0);
+	file("a.vhd", 1);
+	file("b.vhd", 1);
+	file(".raw/a.vhd", 4096);
+	file(".raw/b.vhd", 4096);
+	file(".raw/link.vhd", 4096);
 }
 
 static void end(void)
@@ -104,5 +112,25 @@ START_TEST(a_disk_that_all_only_read_may_be_shared)
 }
 END_TEST
 
+START_TEST(what_is_no_disk_is_refused_with_what_to_do)
+{
+	static const struct { const char *name; off_t size; const char *says; } c[] = {
+		{ "x.vhdx", 4096, "there is no disk in it" }, { "x.vhd", 4096, "csvctl vhd check" }, { "empty.raw", 0, "0 bytes" },
+		{ "text", 14, "14 bytes: a disk is some sectors of 512 bytes" },
+	};
+	struct csv_err err = CSV_ERR_INIT;
+
+	begin();
+	for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
+		file(c[i].name, c[i].size);
+		ck_assert_int_eq(define("web1", c[i].name, false, NULL, &err), -EINVAL);
+		ck_assert_msg(strstr(err.text, "disks[0].path") && strstr(err.text, c[i].name) && strstr(err.text, c[i].says), "%s", err.text);
+	}
+	file("disk.raw", 1 << 20);
+	ck_assert_int_eq(define("web1", "disk.raw", false, NULL, &err), 0);
+	end();
+}
+END_TEST
+
 UNIT_MAIN("store", UNIT_TEST(a_disk_of_another_vm_is_refused_and_the_vm_named), UNIT_TEST(another_name_of_the_image_does_not_hide_it),
-	  UNIT_TEST(a_disk_that_all_only_read_may_be_shared))
+	  UNIT_TEST(a_disk_that_all_only_read_may_be_shared), UNIT_TEST(what_is_no_disk_is_refused_with_what_to_do))

@@ -192,6 +192,20 @@ START_TEST(a_socket_path_that_the_kernel_would_cut_is_refused)
 }
 END_TEST
 
+START_TEST(what_qemu_complains_of_is_told_without_its_options)
+{
+	static const struct { const char *said, *want; } c[] = {
+		{ "qemu: -device {\"driver\":\"scsi-hd\",\"id\":\"a\"}: Image size is not a multiple", "Image size is not a multiple" },
+		{ "warning: x\nqemu: -blockdev {\"file\":{\"driver\":\"file\"}}: Failed to get lock", "Failed to get lock" },
+		{ "one\nqemu: could not load kernel", "qemu: could not load kernel" }, { "qemu: -device {\"driver\":1}: ", "qemu: -device {\"driver\":1}: " },
+		{ "a guest's {words}: here", "a guest's {words}: here" }, { "", "" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(c); i++)
+		ck_assert_str_eq(qemu_complaint(c[i].said), c[i].want);
+}
+END_TEST
+
 UNIT_MAIN("vmconf", UNIT_TEST(a_configuration_comes_back_as_it_went), UNIT_LOOP(a_bad_field_is_refused_by_name, 0, (int)ARRAY_SIZE(bad)),
 	  UNIT_TEST(a_definition_comes_back_and_its_errors_name_the_field), UNIT_LOOP(the_command_line_has_what_the_rules_ask_for, 0, 2),
-	  UNIT_TEST(a_socket_path_that_the_kernel_would_cut_is_refused))
+	  UNIT_TEST(a_socket_path_that_the_kernel_would_cut_is_refused), UNIT_TEST(what_qemu_complains_of_is_told_without_its_options))

@@ -9,9 +9,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <mntent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "utils/rpc/rpc_client.h"
 
@@ -95,6 +97,22 @@ static void merge(struct cc *cc, const json_t *reply)
 	}
 }
 
+/* The kernel keeps a mount whose daemon is gone. */
+static bool mount_is_dead(const struct mounted *m)
+{
+	FILE *f = setmntent("/proc/self/mounts", "re");
+	const struct mntent *e;
+	bool there = false;
+	struct statfs sf;
+
+	if (!f)
+		return false;
+	while ((e = getmntent(f)))
+		there |= !strcmp(e->mnt_type, "fuse.csvfs") && !strcmp(e->mnt_dir, m->dir) && !strcmp(e->mnt_fsname, m->device);
+	endmntent(f);
+	return there && statfs(m->dir, &sf) && errno == ENOTCONN;
+}
+
 struct ask { struct cc *cc; const char *const *want; unsigned n_want, n; uint64_t found; const char *verb; const json_t *args; };
 
 static enum rpc_code ask_one(struct ask *a, const struct mounted *m)
@@ -107,8 +125,12 @@ static enum rpc_code ask_one(struct ask *a, const struct mounted *m)
 
 	snprintf(service, sizeof(service), "csvfs-%s", m->lockspace);
 	rc = rpc_call(service, "volume.list", NULL, a->cc->timeout_ms, &who, &err);
-	if (rc == -ECONNREFUSED)
-		return RPC_OK;		/* not mounted any more */
+	if (rc == -ECONNREFUSED) {	/* not mounted any more */
+		if (mount_is_dead(m))
+			rpc_reply_warn(a->cc->reply, "%s: the mount is dead, its csvfsd is gone (its log says why); mount the volume anew: mount -t csvfs %s %s",
+				       m->dir, m->device, m->dir);
+		return RPC_OK;
+	}
 	if (rc)
 		return cc_fail(a->cc, rpc_code_of(rc), "%s: %s", m->dir, err.text);
 	for (unsigned i = 0; i < a->n_want; i++)
@@ -185,7 +207,7 @@ enum rpc_code cc_volume_list(struct cc *cc)
 	unsigned n;
 	enum rpc_code code = cc_ask_volumes(cc, NULL, 0, "volume.list", NULL, &n);
 
-	if (!code && !n && cc->format == CC_TABLE)
+	if (!code && !n && cc->format == CC_TABLE && !json_array_size(json_object_get(cc->reply, "warnings")))
 		fputs("csvctl: no volume is mounted on this node; mount one: mount -t csvfs DEVICE DIR\n", stderr);
 	warn_no_quorum(cc);
 	return code;
