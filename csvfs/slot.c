@@ -237,12 +237,13 @@ int slot_write_free(struct csvfs *fs)
 
 int slot_give(struct csvfs *fs)
 {
-	struct slot_ctl *c = fs->slots;
-	struct glock *gl = c->gh.gl;
+	struct slot_ctl *c = fs->slots;		/* NULL: a mount that failed before there were slots */
+	struct glock *gl;
 	int rc;
 
 	if (fs->slot == CSV_NO_SLOT)
 		return 0;
+	gl = c->gh.gl;
 	rc = slot_write_free(fs);
 	if (rc < 0)
 		return rc;
