@@ -409,6 +409,58 @@ START_TEST(the_round_trip_is_measured_and_the_hold_is_capped)
 }
 END_TEST
 
+START_TEST(one_late_answer_makes_no_hold_long)
+{
+	struct dw *d = dw_new(2);
+	struct dlm *m = d->n[2].dlm;
+	uint64_t before;
+
+	for (int i = 0; i < 20; i++)
+		dlm_hold_measure(m, 1000000, 900000);
+	before = dlm_hold_ns(m);
+	ck_assert_uint_eq(before, DLM_HOLD_RTTS * 100000);
+	dlm_hold_measure(m, NS_PER_SEC, 0);
+	ck_assert_msg(dlm_hold_ns(m) <= before * 11 / 10, "%.3f us, before %.3f", dlm_hold_ns(m) / 1e3, before / 1e3);
+	dlm_hold_measure(m, 1000, 2000);		/* a liar: held for longer than it had it */
+	ck_assert_uint_ge(dlm_hold_ns(m), before);
+	dw_free(d);
+}
+END_TEST
+
+static void until(struct dw *d, const int *counter, int value)
+{
+	while (*counter < value)
+		ck_assert(sim_world_step(d->w));
+}
+
+/* Neither ever asks without having to wait, and the master asks nobody: what they see of each other is grants and downgrades. */
+START_TEST(both_measure_the_way_while_they_fight)
+{
+	struct dw *d = dw_new(2);
+	struct dw_lock x, y;
+
+	dw_init(d, 1, &x, "r");
+	dw_init(d, 2, &y, "r");
+	ck_assert(dw_lock(d, 1, &x, DLM_EX, 0));
+	d->n[1].dlm->rtt_ns = d->n[2].dlm->rtt_ns = 0;
+	for (int i = 1; i <= 50; i++) {
+		dlm_request(d->n[2].dlm, &y.l, DLM_EX, 0);
+		until(d, &x.basts, i);
+		dlm_downgrade(d->n[1].dlm, &x.l, DLM_NL);
+		dlm_request(d->n[1].dlm, &x.l, DLM_EX, 0);
+		until(d, &y.done, i);
+		until(d, &y.basts, i);
+		dlm_downgrade(d->n[2].dlm, &y.l, DLM_NL);
+		until(d, &x.done, i + 1);
+	}
+	ck_assert_uint_gt(d->n[1].dlm->rtt_ns, 0);
+	ck_assert_uint_gt(d->n[2].dlm->rtt_ns, 0);
+	ck_assert_msg(csv_max(d->n[1].dlm->rtt_ns, d->n[2].dlm->rtt_ns) < 4 * csv_min(d->n[1].dlm->rtt_ns, d->n[2].dlm->rtt_ns), "%.1f us and %.1f us",
+		      d->n[1].dlm->rtt_ns / 1e3, d->n[2].dlm->rtt_ns / 1e3);
+	dw_free(d);
+}
+END_TEST
+
 START_TEST(a_bast_waits_for_the_minimum_hold_and_no_longer)
 {
 	struct dw *d = dw_new(2);
@@ -481,5 +533,6 @@ UNIT_MAIN("dlm_conv", UNIT_LOOP(every_conversion_up_keeps_what_it_had_until_gran
 	  UNIT_LOOP(a_resource_moves_to_its_only_user_and_its_value_with_it, 0, 12), UNIT_LOOP(a_lock_on_the_move_stands_whoever_dies, 0, 20),
 	  UNIT_TEST(without_the_old_masters_note_it_does_not), UNIT_LOOP(a_circle_of_owners_ends_with_the_greatest_alone, 2, 5),
 	  UNIT_TEST(who_only_waits_is_in_no_circle), UNIT_TEST(the_round_trip_is_measured_and_the_hold_is_capped),
+	  UNIT_TEST(one_late_answer_makes_no_hold_long), UNIT_TEST(both_measure_the_way_while_they_fight),
 	  UNIT_TEST(a_bast_waits_for_the_minimum_hold_and_no_longer),
 	  UNIT_TEST(bounces_waits_and_what_a_recovery_waits_for_are_to_be_seen))
