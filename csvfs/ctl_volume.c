@@ -135,7 +135,7 @@ static json_t *summary(struct ctl *c, json_t *reply)
 	set(o, "slot", fs && csvfs_slot(fs) != CSV_NO_SLOT ? json_integer(csvfs_slot(fs)) : json_null());
 	set(o, "size_bytes", json_integer(INT(g->total_blk) << CSV_BLOCK_SHIFT));
 	rc = fs && st != CSVFS_WITHDRAWN && !pausing ? space_get(c, &sp) : -ENODEV;
-	set(o, "free_bytes", rc ? json_null() : json_integer(INT(sp.bfree) * sp.bsize));
+	set(o, "free_bytes", rc ? json_null() : json_integer(INT(sp.bavail) * sp.bsize));
 	set(o, "protocol", ctl_protocol(c));
 	if (*cluster_refusal(c->w->env.cluster))
 		rpc_reply_warn(reply, "%s: %llu times a node could not become a member, the last time: %s", c->dir,

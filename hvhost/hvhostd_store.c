@@ -219,6 +219,8 @@ static int copy_in(const char *from, const char *dir, const char *name, struct c
 		close(in);
 	if (out >= 0)
 		close(out);
+	if (out >= 0 && rc)
+		unlink(tmp);
 	free(buf);
 	return rc;
 }

@@ -50,7 +50,7 @@ struct vm_qemu {
 	enum vmsm_mig mig;
 	char run[32];			/* QEMU's own word: "running", "io-error", ... */
 	char why[200];			/* I/O error, or why it could not be made */
-	bool known, gone, killing, stopped, io_error, guest_off, quitting;
+	bool known, gone, killing, stopped, io_error, no_space, guest_off, quitting;
 	bool migrating;			/* MIGRATE is being carried out: what QEMU says is of an older one */
 	bool continued;			/* migrate-continue was accepted: QEMU says pre-switchover a moment longer */
 	bool looking, look_again;

@@ -106,7 +106,7 @@ static void run_is(struct vm_qemu *q, const char *run)
 	if (!strcmp(run, "shutdown"))
 		q->guest_off = true;
 	if (state != VMSM_Q_IOERROR && q->io_error) {
-		q->io_error = false;
+		q->io_error = q->no_space = false;
 		q->why[0] = '\0';
 	}
 }
@@ -206,7 +206,7 @@ void vm_qemu_event(struct vm_qemu *q, const char *name, const json_t *data, uint
 			vm->move.stop_ns = now;
 		vm_qemu_look_soon(q);
 	} else if (!strcmp(name, "RESUME")) {
-		q->stopped = q->io_error = false;
+		q->stopped = q->io_error = q->no_space = false;
 		q->state = VMSM_Q_RUNNING;
 		snprintf(q->run, sizeof(q->run), "running");
 		vm->move.stop_ns = 0;
@@ -222,7 +222,9 @@ void vm_qemu_event(struct vm_qemu *q, const char *name, const json_t *data, uint
 		const char *node = json_string_value(json_object_get(data, "node-name"));
 
 		q->io_error = true;
-		snprintf(q->why, sizeof(q->why), "%s: %s", node ? node : "a disk", reason ? reason : "I/O error");
+		q->no_space = json_is_true(json_object_get(data, "nospace"));
+		snprintf(q->why, sizeof(q->why), "%s: %s%s", node ? node : "a disk", reason ? reason : "I/O error", q->no_space ?
+			 "; free some on the volume, and it goes on by itself" : "");
 	} else if (!strcmp(name, "SHUTDOWN")) {
 		if (json_is_true(json_object_get(data, "guest")))
 			q->guest_off = true;

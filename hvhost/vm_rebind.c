@@ -9,6 +9,8 @@
  *	nothing is flushed into the old one) -> blockdev-del (the old nodes, and with them the dead descriptors)
  *	all disks: VMSM_EV_STORAGE_OK -> `cont`: the kept requests are done again, on the new nodes
  *
+ * Where the volume was full nothing is dead: once there is room, `cont` alone does the kept requests again.
+ *
  * Why not by a migration into a fresh QEMU: QEMU flushes all disks before it hands over, the flush into a dead descriptor fails, and so
  * does the migration.  It would also want the memory twice.
  *
@@ -85,17 +87,28 @@ static int disk_of(const json_t *o, struct disk *ret)
 	return 0;
 }
 
-static int rebind(struct vm *vm, struct vm_qemu *q, struct csv_err *err)
+static bool status_is(const json_t *disk, const char *status)
+{
+	const char *s = json_string_value(json_object_get(disk, "io-status"));
+
+	return s && !strcmp(s, status);
+}
+
+/* *ret_room: it was room that was missing. */
+static int rebind(struct vm *vm, struct vm_qemu *q, bool *ret_room, struct csv_err *err)
 {
 	json_t *list = NULL, *v;
 	size_t i;
 	int rc = call(vm, q, "query-block", NULL, &list, err);
 
+	*ret_room = false;
+	json_array_foreach(list, i, v)
+		*ret_room |= status_is(v, "nospace");
 	for (i = 0; !rc && i < json_array_size(list); i++) {
 		struct disk d;
 
 		v = json_array_get(list, i);
-		if (!disk_of(v, &d))
+		if (!disk_of(v, &d) && (!*ret_room || status_is(v, "failed")))
 			rc = disk_anew(vm, q, &d, err);
 	}
 	json_decref(list);
@@ -105,6 +118,7 @@ static int rebind(struct vm *vm, struct vm_qemu *q, struct csv_err *err)
 int vm_rebind(struct vm *vm, struct csv_err *err)
 {
 	struct vm_qemu *q = vm->q;
+	bool room = false;
 	int rc;
 
 	if (!q || !q->known || q->gone || q->killing || q->state != VMSM_Q_IOERROR)
@@ -116,12 +130,13 @@ int vm_rebind(struct vm *vm, struct csv_err *err)
 	vm->rebinding = true;
 	vm_get(vm);
 	vm_qemu_get(q);
-	rc = rebind(vm, q, err);
+	rc = rebind(vm, q, &room, err);
 	vm->rebinding = false;
 	if (rc) {
 		csv_err_prefix(err, "VM %s: its disks cannot be opened anew", vm->name);
 	} else if (!vm->freed && vm->q == q) {
-		vm_note(vm, "info", "", "VM %s: the volume serves again: its disks are opened anew, it goes on", vm->name);
+		vm_note(vm, "info", "", room ? "VM %s: there is room on the volume again: it goes on" :
+			"VM %s: the volume serves again: its disks are opened anew, it goes on", vm->name);
 		vm_storage_ok(vm);
 	}
 	vm_qemu_put(q);

@@ -208,7 +208,7 @@ static void look_late(struct mig *m, const struct lease *l)
 	const json_t *v = mig_vm_on(m, l->owner, l->vm);
 	bool runs = l->state == LEASE_RUNNING && !lease_is_intent(l) && l->want == LEASE_WANT_RUN, away = !mig_host_ready(m, l->owner);
 	struct mig_seen *s;
-	const char *st = mig_text(v, "qemu");
+	const char *st = mig_text(v, "qemu"), *why = *mig_text(v, "io_error") ? mig_text(v, "io_error") : mig_text(v, "reason");
 
 	HASH_FIND_STR(m->seen, l->vm, s);
 	if (!s || s->said_late || !mig_is_member(m, l->owner) || mig_now(m) - s->since_ns < RESUME_NS || (runs && !strcmp(st, "running")) ||
@@ -220,7 +220,7 @@ static void look_late(struct mig *m, const struct lease *l)
 			  mig_node_name(m, l->owner), runs ? ", unmanaged" : "");
 	else
 		mig_event(m, "warning", l->vm, mig_text(v, "command"), "may run on %s, but its QEMU is %s%s%s", mig_node_name(m, l->owner),
-			  *st ? st : "not there", *mig_text(v, "reason") ? ": " : "", mig_text(v, "reason"));
+			  *st ? st : "not there", *why ? ": " : "", why);
 }
 
 /* HA5 */

@@ -23,6 +23,11 @@ static void add_trouble(struct mig *m, const struct lease *l, json_t *item)
 	if (l->state != LEASE_RUNNING || l->want != LEASE_WANT_RUN || lease_is_intent(l) || !*qemu || !strcmp(qemu, "running") ||
 	    *mig_text(item, "reason"))
 		return;
+	if (*mig_text(mig_vm_on(m, l->owner, l->vm), "io_error")) {
+		json_object_set_new(item, "reason", json_sprintf("its QEMU is %s: %s", qemu, mig_text(mig_vm_on(m, l->owner, l->vm), "io_error")));
+		json_object_set_new(item, "command", json_string("csvctl volume list"));
+		return;
+	}
 	for (uint64_t s = m->event_seq; s >= first; s--) {
 		const json_t *e = m->event[(s - 1) % MIG_EVENTS_MAX].value;
 

@@ -211,7 +211,7 @@ static const char *what_to_do(int rc, const char *path)
 	case -EEXIST:
 		return "; remove it first, or take another name";
 	case -ENOSPC:
-		return "; nothing is left of it; free space, or make a dynamic one (--type dynamic)";
+		return "; nothing is left of it; free space there, or make a smaller or a dynamic one (--type dynamic)";
 	case -EROFS:
 		return strstr(path, "/.raw/") ? "; .raw shows the disks that are in images: make the image itself, without .raw" : "";
 	default:
