@@ -25,6 +25,7 @@ struct fuzz_decoder {
 	uint32_t life;			/* 0: executions do not depend on each other */
 	bool text;
 	bool gentle;			/* one change, or none: what is not wrong must do no harm either */
+	bool forgets;			/* its world ends with work under way, whose memory nobody gives back: no leak */
 	bool slow;			/* milliseconds an execution: the time is looked at after each */
 	void (*begin)(void);		/* may be NULL; every `life` executions */
 	void (*end)(void);

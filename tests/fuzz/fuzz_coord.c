@@ -270,7 +270,7 @@ static bool leases_run(struct fuzz_input *in)
 }
 
 const struct fuzz_decoder fuzz_coord[] = {
-	{ .name = "coord", .life = 2000, .text = true, .gentle = true, .begin = coord_begin, .end = coord_end, .sample = said_sample, .run = coord_run },
+	{ .name = "coord", .life = 2000, .text = true, .gentle = true, .forgets = true, .begin = coord_begin, .end = coord_end, .sample = said_sample, .run = coord_run },
 	{ .name = "leases", .life = 500, .begin = leases_begin, .end = leases_end, .sample = said_sample, .run = leases_run },
 	{ 0 },
 };

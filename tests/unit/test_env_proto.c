@@ -41,6 +41,26 @@ static struct proto_range any_range(struct csv_prng *p, unsigned top)
 	return (struct proto_range){ min, (uint16_t)(min + csv_prng_below(p, top)) };
 }
 
+/* Is some version of the messages, of the frames, in its range and in those of all who come before it and stay? */
+static bool fits(const struct proto_member *m, unsigned n, unsigned i, bool frames)
+{
+	struct proto_range r = frames ? m[i].mesh : m[i].messages;
+
+	for (unsigned v = r.min; v <= r.max; v++) {
+		bool all = true;
+
+		for (unsigned k = 0; k < n; k++) {
+			struct proto_range o = frames ? m[k].mesh : m[k].messages;
+
+			if (!m[k].out && (m[k].seated > m[i].seated || (m[k].seated == m[i].seated && k < i)))
+				all &= o.min <= v && v <= o.max;
+		}
+		if (all)
+			return true;
+	}
+	return false;
+}
+
 /* Against what it must be, not how: who stays shares the version, nobody is out who could stay beside those before it, the seated come first. */
 START_TEST(who_stays_shares_a_version_and_nobody_goes_without_need)
 {
@@ -50,30 +70,25 @@ START_TEST(who_stays_shares_a_version_and_nobody_goes_without_need)
 	csv_prng_init(&p, 7);
 	for (unsigned round = 0; round < 200000; round++) {
 		struct proto_member m[6];
-		struct proto_range c;
+		struct proto_range c, f;
 		unsigned n = 1 + (unsigned)csv_prng_below(&p, ARRAY_SIZE(m)), out, seen = 0;
 		uint16_t least = UINT16_MAX;
 
 		for (unsigned i = 0; i < n; i++)
-			m[i] = (struct proto_member){ .nodeid = i + 1, .range = any_range(&p, 4), .seated = csv_prng_chance(&p, 1, 2) };
-		out = proto_settle(m, n, &c);
+			m[i] = (struct proto_member){ .nodeid = i + 1, .messages = any_range(&p, 4), .mesh = any_range(&p, 9),
+							  .seated = csv_prng_chance(&p, 1, 2) };
+		out = proto_settle(m, n, &c, &f);
 		ck_assert_uint_ge(c.max, c.min);
+		ck_assert_uint_ge(f.max, f.min);
 		for (unsigned i = 0; i < n; i++) {
 			seen += m[i].out;
 			if (!m[i].out) {
-				ck_assert(m[i].range.min <= c.min && c.max <= m[i].range.max);
-				least = csv_min(least, m[i].range.max);
+				ck_assert(m[i].messages.min <= c.min && c.max <= m[i].messages.max);
+				ck_assert(m[i].mesh.min <= f.min && f.max <= m[i].mesh.max);
+				least = csv_min(least, m[i].messages.max);
 				continue;
 			}
-			/* some version is missing for it among those who come before it */
-			for (unsigned v = m[i].range.min; v <= m[i].range.max; v++) {
-				bool all = true;
-
-				for (unsigned k = 0; k < n; k++)
-					if (!m[k].out && (m[k].seated > m[i].seated || (m[k].seated == m[i].seated && k < i)))
-						all &= m[k].range.min <= v && v <= m[k].range.max;
-				ck_assert_msg(!all, "node %u is out although all before it speak %u", i + 1, v);
-			}
+			ck_assert_msg(!fits(m, n, i, false) || !fits(m, n, i, true), "node %u is out although it shares versions with all before it", i + 1);
 		}
 		ck_assert_uint_eq(c.max, least);	/* the lowest of their highest */
 		ck_assert_uint_eq(out, seen);
@@ -124,6 +139,7 @@ static struct {
 	unsigned head, tail;
 	bool tell;			/* members have changed and were not told yet */
 	bool old[NODES + 1];		/* says zeros for ranges */
+	struct proto_range mesh[NODES + 1];	/* zeros: what this build speaks */
 	int patch_node;			/* its JOINs get these words */
 	uint16_t patch[2];
 	struct cluster_view seen[4096];
@@ -290,7 +306,7 @@ static void join(unsigned id, uint16_t min, uint16_t max)
 	n->port = (struct cluster_port){ .ops = &port_ops, .self = id };
 	n->c = cluster_new(w.s, &n->port, ++life);
 	if (min)
-		cluster_set_versions(n->c, (struct proto_range){ min, max });
+		cluster_set_versions(n->c, (struct proto_range){ min, max }, w.mesh[id].min ? w.mesh[id] : PROTO_MESH);
 	cluster_register(n->c, CHAN_DLM, &u);
 	ck_assert_int_eq(cluster_start(n->c), 0);
 }
@@ -448,6 +464,22 @@ START_TEST(of_two_that_begin_together_the_higher_node_goes)
 }
 END_TEST
 
+/* Else the two would find each other unreachable, and one would go for that, with the wrong reason. */
+START_TEST(who_shares_messages_but_no_frames_goes_as_well)
+{
+	world_init();
+	w.mesh[2] = (struct proto_range){ 7, 63 };
+	join(1, 1, 2);
+	run();
+	join(2, 1, 2);
+	run();
+	ck_assert_int_eq(w.node[2].lost, -EPROTONOSUPPORT);
+	ck_assert_msg(strstr(w.node[2].why, "node 2 speaks versions 7..63 of the mesh protocol, the other members 1..1"), "%s", w.node[2].why);
+	in_view(1, 2);
+	world_done();
+}
+END_TEST
+
 START_TEST(ranges_that_are_none_are_counted_and_make_no_view)
 {
 	static const uint16_t bad[][2] = { { 0, 1 }, { 2, 1 }, { UINT16_MAX, 1 }, { 1, 0 } };
@@ -509,5 +541,6 @@ UNIT_MAIN("env_proto", UNIT_TEST(a_range_of_zeros_is_who_came_before_and_one_ups
 	  UNIT_TEST(who_says_nothing_of_versions_speaks_the_first),
 	  UNIT_TEST(a_newcomer_that_shares_none_leaves_with_the_reason_and_the_others_go_on),
 	  UNIT_TEST(one_that_comes_again_and_again_is_counted_each_time_and_said_once_a_minute),
-	  UNIT_TEST(of_two_that_begin_together_the_higher_node_goes), UNIT_TEST(ranges_that_are_none_are_counted_and_make_no_view),
+	  UNIT_TEST(of_two_that_begin_together_the_higher_node_goes),
+	  UNIT_TEST(who_shares_messages_but_no_frames_goes_as_well), UNIT_TEST(ranges_that_are_none_are_counted_and_make_no_view),
 	  UNIT_LOOP(whoever_comes_and_goes_all_have_one_version_that_all_speak, 0, 30))

@@ -48,6 +48,9 @@
 #define MSG_HEADER_BYTES 40
 #define JOIN_BYTES 8
 #define JOIN_SEATED 1u			/* its sender was in a view in its present life */
+#define JOIN_MESH_MIN_SHIFT 4		/* in the same word, six bits each: its range of versions of frames */
+#define JOIN_MESH_MAX_SHIFT 10
+#define JOIN_MESH_MASK 63u
 #define REFUSED_EVERY_NS (60 * NS_PER_SEC)
 #define ROUND_MAX ((1u << CLUSTER_ROUND_BITS) - 2)
 #define RETRY_NS (5 * NS_PER_MS)	/* the engine has no "you may send again" event */
@@ -61,7 +64,7 @@ struct member {
 	uint32_t round;		/* of its last JOIN for this config, 0: none */
 	uint32_t votes;		/* that it expects, of the same JOIN */
 	uint64_t incarnation;	/* of its last JOIN since it is in the group in this ring, 0: none */
-	struct proto_range speaks;	/* of the JOIN of `round` */
+	struct proto_range speaks, mesh;	/* of the JOIN of `round` */
 	bool seated;
 };
 
@@ -100,7 +103,7 @@ struct cluster {
 	bool spent;		/* this round's view has been used and given up: only a new round helps */
 	bool usable;
 	struct cluster_view view;	/* valid when agreed */
-	struct proto_range speaks;
+	struct proto_range speaks, mesh;
 	bool seated;		/* was in a view in this life */
 	uint32_t refused_round;	/* this round was looked at, and not all share a version */
 	uint64_t refused_said_ns;
@@ -203,7 +206,8 @@ static void put_header(const struct cluster *c, struct csv_cursor *cur, enum msg
 	/* What a JOIN announces; without meaning in other messages, which are of the version of their view. */
 	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.min : 0);
 	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.max : 0);
-	csv_put_u16(cur, kind == MSG_JOIN && c->seated ? JOIN_SEATED : 0);
+	csv_put_u16(cur, kind == MSG_JOIN ? (uint16_t)((c->seated ? JOIN_SEATED : 0) | c->mesh.min << JOIN_MESH_MIN_SHIFT |
+						       c->mesh.max << JOIN_MESH_MAX_SHIFT) : 0);
 	csv_put_u16(cur, kind == MSG_JOIN && c->votes <= UINT16_MAX ? (uint16_t)c->votes : 0);	/* C8 */
 }
 
@@ -353,7 +357,7 @@ static void become_usable(struct cluster *c)
 }
 
 /* A round whose members share no version: no view comes of it (C7). */
-static void refuse(struct cluster *c, const struct proto_member *m, unsigned out, struct proto_range common)
+static void refuse(struct cluster *c, const struct proto_member *m, unsigned out, struct proto_range messages, struct proto_range mesh)
 {
 	const struct proto_member *who = NULL;
 	uint64_t now = sched_now_ns(c->sched);
@@ -368,7 +372,10 @@ static void refuse(struct cluster *c, const struct proto_member *m, unsigned out
 			who = &m[i];
 	csv_assert(who);
 	snprintf(name, sizeof(name), "node %u", who->nodeid);
-	proto_refusal_text("messages between nodes", name, who->range, "the other members", common, c->refusal, sizeof(c->refusal));
+	if (!proto_common(who->messages, messages))
+		proto_refusal_text("messages between nodes", name, who->messages, "the other members", messages, c->refusal, sizeof(c->refusal));
+	else
+		proto_refusal_text("mesh protocol", name, who->mesh, "the other members", mesh, c->refusal, sizeof(c->refusal));
 	if (!c->refused_said_ns || now - c->refused_said_ns >= REFUSED_EVERY_NS) {
 		c->refused_said_ns = now;
 		for (int i = 0; i < CHAN_MAX; i++)
@@ -397,7 +404,7 @@ static uint32_t votes_of_all(const struct cluster *c)
 static void agree(struct cluster *c)
 {
 	struct proto_member m[CLUSTER_NODES_MAX];
-	struct proto_range common;
+	struct proto_range common, mesh;
 	unsigned out;
 
 	for (uint32_t i = 0; i < c->n; i++) {
@@ -407,10 +414,10 @@ static void agree(struct cluster *c)
 	if (!find(c->m, c->n, c->port->self))
 		return;
 	for (uint32_t i = 0; i < c->n; i++)
-		m[i] = (struct proto_member){ .nodeid = c->m[i].nodeid, .range = c->m[i].speaks, .seated = c->m[i].seated };
-	out = proto_settle(m, c->n, &common);
+		m[i] = (struct proto_member){ c->m[i].nodeid, c->m[i].speaks, c->m[i].mesh, c->m[i].seated, false };
+	out = proto_settle(m, c->n, &common, &mesh);
 	if (out) {
-		refuse(c, m, out, common);
+		refuse(c, m, out, common, mesh);
 		return;
 	}
 	c->agreed = true;
@@ -565,10 +572,11 @@ static bool get_header(struct csv_cursor *cur, struct msg_head *h)
 static void got_join(struct cluster *c, uint32_t from, const struct msg_head *h, struct csv_cursor *cur)
 {
 	uint32_t crc = csv_cur_u32(cur), n = csv_cur_u32(cur);
-	struct proto_range speaks;
+	struct proto_range speaks, mesh;
 	struct member *m;
 
-	if (csv_cur_error(cur) || csv_cur_left(cur) || !proto_range_get(h->min, h->max, &speaks)) {
+	if (csv_cur_error(cur) || csv_cur_left(cur) || !proto_range_get(h->min, h->max, &speaks) ||
+	    !proto_range_get(h->flags >> JOIN_MESH_MIN_SHIFT & JOIN_MESH_MASK, h->flags >> JOIN_MESH_MAX_SHIFT & JOIN_MESH_MASK, &mesh)) {
 		c->stats.dropped_bad++;
 		return;
 	}
@@ -592,6 +600,7 @@ static void got_join(struct cluster *c, uint32_t from, const struct msg_head *h,
 	m->round = h->round;
 	m->incarnation = h->incarnation;
 	m->speaks = speaks;
+	m->mesh = mesh;
 	m->seated = h->flags & JOIN_SEATED;
 	m->votes = h->votes;
 	if (h->round > c->round)
@@ -755,6 +764,7 @@ struct cluster *cluster_new(struct sched *s, struct cluster_port *port, uint64_t
 	c->port = port;
 	c->incarnation = incarnation;
 	c->speaks = PROTO_MESSAGES;
+	c->mesh = PROTO_MESH;
 	c->apart = true;
 	CDS_INIT_LIST_HEAD(&c->queue);
 	CDS_INIT_LIST_HEAD(&c->stash);
@@ -855,10 +865,11 @@ void cluster_new_incarnation(struct cluster *c, uint64_t incarnation)
 	sched_post(c->sched, &c->job);
 }
 
-void cluster_set_versions(struct cluster *c, struct proto_range speaks)
+void cluster_set_versions(struct cluster *c, struct proto_range messages, struct proto_range mesh)
 {
-	csv_assert(!c->started && speaks.min && speaks.min <= speaks.max);
-	c->speaks = speaks;
+	csv_assert(!c->started && messages.min && messages.min <= messages.max && mesh.min && mesh.min <= mesh.max && mesh.max <= JOIN_MESH_MASK);
+	c->speaks = messages;
+	c->mesh = mesh;
 }
 
 struct proto_range cluster_versions(const struct cluster *c)

@@ -154,8 +154,8 @@ void cluster_set_round(struct cluster *c, uint64_t round_ns);
 uint64_t cluster_may_come_ns(const struct cluster *c, uint32_t nodeid);
 bool cluster_has_seen(const struct cluster *c, uint32_t nodeid);	/* a member since this node came to quorum */
 uint64_t cluster_incarnation(const struct cluster *c);
-/* Which versions of the messages this node speaks; before cluster_start().  Without: PROTO_MESSAGES. */
-void cluster_set_versions(struct cluster *c, struct proto_range speaks);
+/* Which versions this node speaks; before cluster_start().  Without: PROTO_MESSAGES, PROTO_MESH. */
+void cluster_set_versions(struct cluster *c, struct proto_range messages, struct proto_range mesh);
 struct proto_range cluster_versions(const struct cluster *c);
 /* The last time that a member shared no version with the others, for people; "" if there was none. */
 const char *cluster_refusal(const struct cluster *c);

@@ -30,25 +30,28 @@ uint16_t proto_common(struct proto_range a, struct proto_range b)
 	return r.min <= r.max ? r.max : 0;
 }
 
-unsigned proto_settle(struct proto_member *m, unsigned n, struct proto_range *ret_common)
+unsigned proto_settle(struct proto_member *m, unsigned n, struct proto_range *ret_messages, struct proto_range *ret_mesh)
 {
-	struct proto_range common = { 1, UINT16_MAX };
+	struct proto_range messages = { 1, UINT16_MAX }, mesh = { 1, UINT16_MAX };
 	unsigned out = 0;
 
 	for (unsigned newcomers = 0; newcomers < 2; newcomers++) {
 		for (unsigned i = 0; i < n; i++) {
-			struct proto_range r = both(common, m[i].range);
+			struct proto_range a = both(messages, m[i].messages), b = both(mesh, m[i].mesh);
 
 			if (m[i].seated == !!newcomers)
 				continue;
-			m[i].out = r.min > r.max;
-			if (m[i].out)
+			m[i].out = a.min > a.max || b.min > b.max;
+			if (m[i].out) {
 				out++;
-			else
-				common = r;
+			} else {
+				messages = a;
+				mesh = b;
+			}
 		}
 	}
-	*ret_common = common;
+	*ret_messages = messages;
+	*ret_mesh = mesh;
 	return out;
 }
 

@@ -3,7 +3,8 @@
  * proto.h - versions of what nodes say to each other, and how they settle on one, so that a cluster can be upgraded node by node.
  *
  * Two things have versions of their own, each node speaks a range of each:
- *	mesh		the frames on a link		settled by the two ends in the exchange before the link is up (real_link_auth.h)
+ *	mesh		the frames on a link		settled by the two ends in the exchange before the link is up (real_link_auth.h);
+ *							that there is one for every two is looked at in the JOINs, too
  *	messages	what is in frames and in	settled by all members of a view from their JOINs (cluster.c)
  *			ordered messages
  *
@@ -45,12 +46,15 @@ uint16_t proto_common(struct proto_range a, struct proto_range b);
 
 struct proto_member {
 	uint32_t nodeid;
-	struct proto_range range;
+	struct proto_range messages, mesh;
 	bool seated;			/* was in a view in its present life */
 	bool out;			/* result: shares no version with those who stay */
 };
-/* `m` in ascending order of node ids.  How many are out; *ret_common: what those who stay have in common, never empty. */
-unsigned proto_settle(struct proto_member *m, unsigned n, struct proto_range *ret_common);
+/*
+ * `m` in ascending order of node ids.  How many are out; what those who stay have in common, never empty.  (Of frames a pair is enough, but
+ * ranges of which every two meet have a version that is in all.)
+ */
+unsigned proto_settle(struct proto_member *m, unsigned n, struct proto_range *ret_messages, struct proto_range *ret_mesh);
 
 /* For people: "node 3 speaks versions 3..4 of the messages between nodes, node 1 1..2: ..." and what to do. */
 void proto_refusal_text(const char *what, const char *a, struct proto_range a_speaks, const char *b, struct proto_range b_speaks, char *ret, size_t size);
