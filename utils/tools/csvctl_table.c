@@ -157,9 +157,10 @@ const struct cc_cmd cc_cmds[] = {
 			  { "why", "WAITS FOR", CC_TEXT } },
 	},
 	{
-		.noun = "lock", .verb = "show", .run = cc_lock_show, .args = "NAME", .args_min = 1, .args_max = 1, .pairs = true,
-		.help = "show one cluster lock, for instance inode:4711",
-		.opts = { VOLUME_OPT },
+		.noun = "lock", .verb = "show", .run = cc_lock_show, .args = "[NAME]", .args_max = 1, .pairs = true,
+		.help = "show one cluster lock, for instance inode:4711, or those of a file",
+		.text = "Every holder and who waits, with since when; of a lost node's what it is kept for, and what to type.",
+		.opts = { { "path", "P", "all of this file or directory", false }, VOLUME_OPT },
 		.cols = { { "name", "LOCK", CC_TEXT }, { "role", "ROLE", CC_TEXT }, { "mode", "MODE", CC_TEXT }, { "grants", "GRANTS", CC_LIST } },
 	},
 	{

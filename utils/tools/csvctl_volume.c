@@ -280,8 +280,14 @@ enum rpc_code cc_vhd_users(struct cc *cc)
 
 enum rpc_code cc_lock_show(struct cc *cc)
 {
-	enum rpc_code code = ask_one_or_all(cc, "lock.show", json_pack("{s:s}", "name", cc->arg[0]));
+	const char *path = cc_opt(cc, "path");
+	enum rpc_code code;
 
+	if (!path == !cc->n_args)
+		return cc_fail(cc, RPC_USAGE, "lock show wants the NAME of a lock, or --path P; see: csvctl lock show --help");
+	if (path)
+		return ask_path(cc, path);
+	code = ask_one_or_all(cc, "lock.show", json_pack("{s:s}", "name", cc->arg[0]));
 	/* several volumes: one that has it is enough */
 	if (code == RPC_NOT_FOUND && json_array_size(json_object_get(cc->reply, "items")))
 		return cc_fail(cc, RPC_OK, "%s", "");
