@@ -277,6 +277,7 @@ void mig_free(struct mig *m)
 	if (!m)
 		return;
 	mig_leases_free(m);
+	mig_proof_free(m);
 	mig_agent_done(m);
 	mig_known_done(m);
 	mig_items_free(m);

@@ -240,6 +240,14 @@ void mig_proof_fence(struct mig *m, uint32_t nodeid, uint64_t inc)
 		p->state = LEASE_FENCE_UNTRIED;
 }
 
+void mig_proof_free(struct mig *m)
+{
+	struct proof *p, *next;
+
+	cds_list_for_each_entry_safe(p, next, &m->proofs, node)
+		free(p);
+}
+
 /* ---- a person's word ------------------------------------------------------------------------------------------------------------------------ */
 
 static unsigned vms_of(struct mig *m, uint32_t nodeid)

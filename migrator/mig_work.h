@@ -46,6 +46,7 @@ const char *mig_proof_why(const struct mig *m, uint32_t nodeid);	/* "" */
 void mig_proof_view(struct mig *m);					/* members are not to be fenced any more */
 /* In a coroutine: how often did the node's heartbeats move within 3 R?  -errno: they cannot be read. */
 int mig_proof_beats(struct mig *m, uint32_t nodeid, unsigned *ret_moved);
+void mig_proof_free(struct mig *m);
 json_t *mig_proof_confirm(const struct mig_ask *a);			/* node.confirm-fenced */
 
 /* ---- mig_ha.c --------------------------------------------------------------------------------------------------------------------------- */
