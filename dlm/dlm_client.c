@@ -213,6 +213,21 @@ static void write_value(struct dlm_client *c, struct dlm_msg *m)
 	memcpy(m->lvb, l->lvb, DLM_LVB_LEN);
 }
 
+/* What the master is to know of our hold, now or as soon as there is a view. */
+static void send_down(struct dlm *d, struct dlm_client *c, const struct dlm_msg *m)
+{
+	struct dlm_owed *o;
+
+	if (dlm_running(d)) {
+		dlm_send(d, c->master.nodeid, m);
+	} else if (d->state != DLM_S_PURGED) {
+		o = dlm_alloc(sizeof(*o));
+		o->master = c->master;
+		o->m = *m;
+		cds_list_add_tail(&o->node, &d->owed);
+	}
+}
+
 void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode)
 {
 	struct dlm_client *c = l->priv;
@@ -231,15 +246,7 @@ void dlm_downgrade(struct dlm *d, struct dlm_lock *l, enum dlm_mode mode)
 	if (mode == DLM_NL)
 		dlm_hold_forget(d, c);
 	c->since_ns = dlm_now_ns(d);
-	if (dlm_running(d)) {
-		dlm_send(d, c->master.nodeid, &m);
-	} else if (d->state != DLM_S_PURGED) {
-		struct dlm_owed *o = dlm_alloc(sizeof(*o));
-
-		o->master = c->master;
-		o->m = m;
-		cds_list_add_tail(&o->node, &d->owed);
-	}
+	send_down(d, c, &m);
 }
 
 void dlm_cancel(struct dlm *d, struct dlm_lock *l)
@@ -260,11 +267,17 @@ static int cancelled(const struct dlm_client *c)
 
 void dlm_client_cancel(struct dlm *d, struct dlm_client *c)
 {
+	struct dlm_msg down = { .type = DLM_M_DOWN, .name = c->name, .reqid = c->reqid, .mode = c->l->granted };
+
 	c->cancel = true;
-	if (c->state == DLM_C_UNSENT)
+	if (c->state == DLM_C_UNSENT) {
+		/* What dlm_convert() gave up stays given up, and recovery may have reported more before. */
+		if (c->converting)
+			send_down(d, c, &down);
 		dlm_client_finish(d, c, cancelled(c));
-	else if (c->state == DLM_C_MASTER)
+	} else if (c->state == DLM_C_MASTER) {
 		send_cancel(d, c);
+	}
 	/* DIR: when the master is known */
 }
 

@@ -198,7 +198,7 @@ void dlm_res_grant(struct dlm *d, struct dlm_res *r, struct dlm_lkb *k)
 	}
 	m.reqid = k->reqid;
 	m.mode = k->mode;
-	m.gen = dlm_now_ns(d) - k->since_ns;
+	m.gen = k->fresh ? 0 : dlm_now_ns(d) - k->since_ns;
 	cds_list_add_tail(&k->node, &r->granted);
 	dlm_touched(d, r);
 	count_grant(d, r, k);
