@@ -446,6 +446,10 @@ START_TEST(without_a_fence_agent_it_is_blocked_with_reason_and_command_until_som
 	w->hbeat_rc = 0;
 	r = mw_ask(w, 2, "node.confirm-fenced", json_pack("{s:i}", "nodeid", 1));
 	ck_assert_int_eq(mw_code(r), RPC_REFUSED);
+	/* of a member no reason is good enough: its heartbeat would let it pass */
+	r = mw_ask(w, 2, "node.confirm-fenced", json_pack("{s:i, s:s}", "nodeid", 1, "force", "I saw it"));
+	ck_assert_int_eq(mig_int(r, "code"), RPC_REFUSED);
+	ck_assert_ptr_nonnull(strstr(mig_text(r, "message"), "is a member"));
 	r = mw_ask(w, 2, "node.confirm-fenced", json_pack("{s:i}", "nodeid", 9));
 	ck_assert_int_eq(mw_code(r), RPC_NOT_FOUND);
 	ck_assert(vm1_blocked(w));
