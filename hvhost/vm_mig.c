@@ -20,7 +20,7 @@
 #define WATCH_NS (250 * NS_PER_MS)
 #define LATE_NS (200 * NS_PER_MS)
 #define STREAM_NS (2 * NS_PER_SEC)	/* so long migrate_cancel has to work */
-#define FIRST_DOWNTIME_MS 30u		/* QEMU stops the guest as soon as it believes that the rest fits into it */
+#define FIRST_DOWNTIME_MS 10u		/* QEMU stops the guest as soon as it believes that the rest fits into it */
 #define TIMEOUT_MS 120000u
 #define THROTTLE_MAX 80u		/* percent, until migratord says another */
 

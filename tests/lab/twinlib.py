@@ -8,7 +8,7 @@ pauses are what those of the VM are compared with (pausestat.py).
 
 Invariants
 - Everything of the VM's command line stays but what would collide: name, sockets, log, disk file, tap and MAC, the guest's addresses.
-- It is measured as the VM is: by tcpwatch.py (vmhost.Guest); its source ends when the target runs, as the VM's does.
+- It is measured as the VM is: by tcpwatch.py (vmhost.Guest), and nothing disturbs it: its source ends afterwards.
 """
 import os
 import re
@@ -108,31 +108,23 @@ class Twin(vmhost.Guest):
         uri = f"tcp:{self.hosts.lab.ips[to]}:{PORT}"
         self.process_qemu, self.qmp, self.node = target, target_qmp, to
 
-        def moved():
-            try:
-                return qmplib.migrate(source_qmp, target_qmp, uri)
-            finally:
-                source_qmp.execute("quit")
         try:
-            return self.silence(moved)
+            return self.silence(lambda: qmplib.migrate(source_qmp, target_qmp, uri))
         finally:
-            self._gone(source, source_qmp, source_node)
+            self._quit(source, source_qmp, source_node)
 
-    def _gone(self, process, qmp, node):
-        qmp.close()
+    def _quit(self, process, qmp, node):
         try:
+            qmp.execute("quit", timeout=10)
+            qmp.close()
             process.wait(20)
-        except subprocess.TimeoutExpired:
+        except (qmplib.QmpError, OSError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
         self.hosts.run(node, "ip", "link", "del", "twin0")
 
     def end(self):
         if self.process_qemu:
-            try:
-                self.qmp.execute("quit", timeout=10)
-            except (qmplib.QmpError, OSError):
-                self.process_qemu.kill()
-            self._gone(self.process_qemu, self.qmp, self.node)
+            self._quit(self.process_qemu, self.qmp, self.node)
             self.process_qemu = None
         super().end()
