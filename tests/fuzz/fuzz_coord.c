@@ -7,6 +7,7 @@
  * A member's word counts, so changed messages of replicas may be believed; what is looked at is that each replica lives and keeps its bounds.
  */
 #include "tests/unit/mig_world.h"
+#include "tests/unit/lease_rig.h"
 
 #include <stdlib.h>
 
@@ -164,21 +165,10 @@ static void flow(void)
 
 static void propose(unsigned i, const char *vm, enum lease_move move, uint32_t node)
 {
-	const struct lease *l = leasedb_find(&R[i].db, vm);
 	struct leasedb_io o = io(i);
-	struct lease_cas c;
+	struct lease_cas c = lease_rig_cas(leasedb_find(&R[i].db, vm), vm, move, node);
 	uint64_t id;
 
-	memset(&c, 0, sizeof(c));
-	snprintf(c.vm, sizeof(c.vm), "%s", vm);
-	c.version = l ? l->version : 0;
-	c.move = move;
-	c.role = move == LEASE_STARTED ? LEASE_BY_AGENT : LEASE_BY_COORD;
-	c.want = LEASE_WANT_RUN;
-	c.flags = LEASE_HA;
-	c.node = node;
-	c.node_inc = node * 16;
-	c.config = 1;
 	if (leasedb_propose(&R[i].db, &o, &c, leasedb_ring(&R[i].db), &id))
 		return;
 	flow();

@@ -6,6 +6,7 @@
 #include "migrator/lease_lead.h"
 #include "migrator/leasedb_internal.h"
 #include "tests/unit/unit.h"
+#include "tests/unit/lease_rig.h"
 
 #include <errno.h>
 
@@ -337,21 +338,10 @@ static void three(void)
 static int propose(unsigned i, const char *vm, enum lease_move move, uint32_t node)
 {
 	struct leasedb_io o = io(i);
-	const struct lease *l = leasedb_find(&R[i].db, vm);
-	struct lease_cas c;
+	struct lease_cas c = lease_rig_cas(leasedb_find(&R[i].db, vm), vm, move, node);
 	uint64_t id;
 	int r;
 
-	memset(&c, 0, sizeof(c));
-	snprintf(c.vm, sizeof(c.vm), "%s", vm);
-	c.version = l ? l->version : 0;
-	c.move = move;
-	c.role = move == LEASE_STARTED ? LEASE_BY_AGENT : LEASE_BY_COORD;
-	c.want = LEASE_WANT_RUN;
-	c.flags = LEASE_HA;
-	c.node = node;
-	c.node_inc = node * 16;
-	c.config = 1;
 	r = leasedb_propose(&R[i].db, &o, &c, leasedb_ring(&R[i].db), &id);
 	return r;
 }
