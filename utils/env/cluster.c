@@ -28,14 +28,14 @@
  *	JOIN(R, round 7, {1,2,3})             JOIN(R, round 1, {1,2,3})
  *	                                      sees round 7: JOIN(R, round 7, {1,2,3})   -- view R.7 on both
  *
+ * What is sent, and its form: cluster_msg.c.  Who is refused, votes, who may be about to come: cluster_tell.c.
+ *
  * Thread: the control thread.
  */
-#include "utils/env/cluster.h"
+#include "utils/env/cluster_internal.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <urcu/list.h>
 
 #include "utils/base/base.h"
 #include "utils/base/crc32c.h"
@@ -43,89 +43,7 @@
 #include "utils/env/clock.h"
 #include "utils/env/sched.h"
 
-#define MSG_MAGIC 0x56435643u		/* "CVCV" */
-#define MSG_VERSION 1
-#define MSG_HEADER_BYTES 40
-#define JOIN_BYTES 8
-#define JOIN_SEATED 1u			/* its sender was in a view in its present life */
-#define JOIN_MESH_MIN_SHIFT 4		/* in the same word, six bits each: its range of versions of frames */
-#define JOIN_MESH_MAX_SHIFT 10
-#define JOIN_MESH_MASK 63u
-#define REFUSED_EVERY_NS (60 * NS_PER_SEC)
-#define ROUND_MAX ((1u << CLUSTER_ROUND_BITS) - 2)
-#define RETRY_NS (5 * NS_PER_MS)	/* the engine has no "you may send again" event */
-#define QUEUE_BYTES_MAX (64u << 20)
 #define STASH_BYTES_MAX (64u << 20)
-
-enum msg_kind { MSG_JOIN = 1, MSG_USER = 2 };
-
-struct member {
-	uint32_t nodeid;
-	uint32_t round;		/* of its last JOIN for this config, 0: none */
-	uint32_t votes;		/* that it expects, of the same JOIN */
-	uint64_t incarnation;	/* of its last JOIN since it is in the group in this ring, 0: none */
-	struct proto_range speaks, mesh;	/* of the JOIN of `round` */
-	bool seated;
-};
-
-struct packet {
-	struct cds_list_head node;
-	uint32_t from;
-	size_t len;
-	uint8_t buf[];
-};
-
-struct cluster {
-	struct sched *sched;
-	struct cluster_port *port;
-	uint64_t incarnation, next_incarnation;
-	struct cluster_user user[CHAN_MAX];
-	bool registered[CHAN_MAX];
-	bool started, lost, mutate_ignore_ring, mutate_own_votes;
-	int lost_err;
-
-	bool have_ring, have_members, have_quorum;
-	struct ring_id ring, quorum_ring;
-	bool quorate;
-	uint32_t votes, votes_most;	/* expected in this ring, 0: not known; the most in this life */
-
-	/* C9 */
-	bool apart;		/* a ring without quorum has been here since the last usable view, or there was none yet */
-	uint64_t round_ns, quorate_ns;
-	uint32_t n_seen, seen[CLUSTER_NODES_MAX];	/* members since quorate_ns */
-	uint32_t n;
-	struct member m[CLUSTER_NODES_MAX];
-	uint32_t n_gone;	/* left in this ring: a death notice may still follow */
-	struct member gone[CLUSTER_NODES_MAX];
-	uint32_t members_crc;
-	uint32_t round, round_seen;
-	bool agreed;
-	bool spent;		/* this round's view has been used and given up: only a new round helps */
-	bool usable;
-	struct cluster_view view;	/* valid when agreed */
-	struct proto_range speaks, mesh;
-	bool seated;		/* was in a view in this life */
-	uint32_t refused_round;	/* this round was looked at, and not all share a version */
-	uint64_t refused_said_ns;
-	char refusal[PROTO_TEXT_MAX];
-
-	bool join_due;		/* our JOIN has not reached the engine yet */
-	struct cds_list_head queue;	/* user messages the engine did not take yet */
-	size_t queue_bytes;
-	struct cds_list_head stash;	/* of the agreed view, before it is usable */
-	size_t stash_bytes;
-	struct timer retry;
-	struct job job;		/* what must not happen inside a user's call: new incarnation, loss */
-	struct cluster_stats stats;
-};
-
-const struct cluster_node *cluster_view_find(const struct cluster_view *v, uint32_t nodeid)
-{
-	for (uint32_t i = 0; i < v->n; i++)
-		if (v->m[i].nodeid == nodeid)
-			return &v->m[i];
-	return NULL;
-}
 
 static struct member *find(struct member *m, uint32_t n, uint32_t nodeid)
 {
@@ -184,117 +102,11 @@ static void engine_lost(struct cluster *c, int err)
 }
 
 /* The same from inside a user's call: through the run queue. */
-static void engine_lost_later(struct cluster *c, int err)
+void cluster_engine_lost_later(struct cluster *c, int err)
 {
 	if (!c->lost_err)
 		c->lost_err = err;
 	sched_post(c->sched, &c->job);
-}
-
-/* ---- sending ---------------------------------------------------------------------------------------------------- */
-
-static void put_header(const struct cluster *c, struct csv_cursor *cur, enum msg_kind kind, unsigned chan)
-{
-	csv_put_u32(cur, MSG_MAGIC);
-	csv_put_u16(cur, MSG_VERSION);
-	csv_put_u8(cur, kind);
-	csv_put_u8(cur, chan);
-	csv_put_u32(cur, c->ring.nodeid);
-	csv_put_u32(cur, c->round);
-	csv_put_u64(cur, c->ring.seq);
-	csv_put_u64(cur, c->incarnation);
-	/* What a JOIN announces; without meaning in other messages, which are of the version of their view. */
-	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.min : 0);
-	csv_put_u16(cur, kind == MSG_JOIN ? c->speaks.max : 0);
-	csv_put_u16(cur, kind == MSG_JOIN ? (uint16_t)((c->seated ? JOIN_SEATED : 0) | c->mesh.min << JOIN_MESH_MIN_SHIFT |
-						       c->mesh.max << JOIN_MESH_MAX_SHIFT) : 0);
-	csv_put_u16(cur, kind == MSG_JOIN && c->votes <= UINT16_MAX ? (uint16_t)c->votes : 0);	/* C8 */
-}
-
-/* False: the engine pushes back or is gone; a timer is armed or the loss is on its way. */
-static bool to_engine(struct cluster *c, const void *buf, size_t len)
-{
-	int rc = c->port->ops->send(c->port, buf, len);
-
-	if (rc == 0)
-		return true;
-	if (rc == -EAGAIN) {
-		c->stats.pushed_back++;
-		timer_set(c->sched, &c->retry, sched_now_ns(c->sched) + RETRY_NS);
-	} else {
-		engine_lost_later(c, rc);
-	}
-	return false;
-}
-
-static bool send_join(struct cluster *c)
-{
-	uint8_t buf[MSG_HEADER_BYTES + JOIN_BYTES];
-	struct csv_cursor cur;
-
-	csv_cursor_init(&cur, buf, sizeof(buf));
-	put_header(c, &cur, MSG_JOIN, CHAN_VIEW);
-	csv_put_u32(&cur, c->members_crc);
-	csv_put_u32(&cur, c->n);
-	csv_assert(!csv_cur_error(&cur) && csv_cur_left(&cur) == 0);
-	if (!to_engine(c, buf, sizeof(buf)))
-		return false;
-	c->join_due = false;
-	c->stats.joins_sent++;
-	return true;
-}
-
-static void flush(struct cluster *c)
-{
-	struct packet *p, *tmp;
-
-	if (c->lost || !c->started)
-		return;
-	if (c->join_due && !send_join(c))
-		return;
-	cds_list_for_each_entry_safe(p, tmp, &c->queue, node) {
-		if (!to_engine(c, p->buf, p->len))
-			return;
-		cds_list_del(&p->node);
-		c->queue_bytes -= p->len;
-		free(p);
-	}
-}
-
-static void retry(struct timer *t)
-{
-	flush(container_of(t, struct cluster, retry));
-}
-
-int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, size_t len)
-{
-	struct csv_cursor cur;
-	struct packet *p;
-
-	csv_assert((unsigned)chan < CHAN_MAX);
-	if (len > CLUSTER_MSG_MAX)
-		return -EMSGSIZE;
-	if (!c->usable)
-		return -ENOTCONN;
-	if (c->queue_bytes + MSG_HEADER_BYTES + len > QUEUE_BYTES_MAX)
-		return -ENOMEM;
-	p = malloc(sizeof(*p) + MSG_HEADER_BYTES + len);
-	if (!p)
-		return -ENOMEM;
-	p->from = c->port->self;
-	p->len = MSG_HEADER_BYTES + len;
-	csv_cursor_init(&cur, p->buf, p->len);
-	put_header(c, &cur, MSG_USER, chan);
-	csv_put_bytes(&cur, buf, len);
-	csv_assert(!csv_cur_error(&cur));
-	c->stats.sent++;
-	if (cds_list_empty(&c->queue) && to_engine(c, p->buf, p->len)) {
-		free(p);
-		return 0;
-	}
-	cds_list_add_tail(&p->node, &c->queue);
-	c->queue_bytes += p->len;
-	return 0;
 }
 
 /* ---- agreeing on a view -------------------------------------------------------------------------------------------- */
@@ -302,13 +114,13 @@ int cluster_send(struct cluster *c, enum cluster_chan chan, const void *buf, siz
 static void propose(struct cluster *c, uint32_t round)
 {
 	if (round > ROUND_MAX) {	/* a million group changes in one ring: something is wrong */
-		engine_lost_later(c, -EOVERFLOW);
+		cluster_engine_lost_later(c, -EOVERFLOW);
 		return;
 	}
 	c->round = round;
 	c->round_seen = csv_max(c->round_seen, round);
 	c->join_due = true;
-	flush(c);
+	cluster_msg_flush(c);
 }
 
 static void deliver(struct cluster *c, const struct cluster_node *from, const uint8_t *buf, size_t len)
@@ -320,26 +132,13 @@ static void deliver(struct cluster *c, const struct cluster_node *from, const ui
 		c->user[chan].msg(c->user[chan].arg, *from, buf + MSG_HEADER_BYTES, len - MSG_HEADER_BYTES);
 }
 
-/* C9 */
-static void note_seen(struct cluster *c)
-{
-	if (c->apart) {
-		c->apart = false;
-		c->quorate_ns = sched_now_ns(c->sched);
-		c->n_seen = 0;
-	}
-	for (uint32_t i = 0; i < c->view.n; i++)
-		if (!cluster_has_seen(c, c->view.m[i].nodeid) && c->n_seen < CLUSTER_NODES_MAX)
-			c->seen[c->n_seen++] = c->view.m[i].nodeid;
-}
-
 static void become_usable(struct cluster *c)
 {
 	struct ring_id ring = c->view.ring;
 
 	c->usable = c->seated = true;
 	c->stats.views++;
-	note_seen(c);
+	cluster_seen_note(c);
 	/* A user may end the view from inside its callback: then the rest must not get it. */
 	for (int i = 0; i < CHAN_MAX && c->usable && ring_eq(ring, c->view.ring); i++)
 		if (c->registered[i] && c->user[i].view)
@@ -354,51 +153,6 @@ static void become_usable(struct cluster *c)
 		deliver(c, &from, p->buf, p->len);
 		free(p);
 	}
-}
-
-/* A round whose members share no version: no view comes of it (C7). */
-static void refuse(struct cluster *c, const struct proto_member *m, unsigned out, struct proto_range messages, struct proto_range mesh)
-{
-	const struct proto_member *who = NULL;
-	uint64_t now = sched_now_ns(c->sched);
-	char name[24];
-
-	if (c->refused_round == c->round)
-		return;
-	c->refused_round = c->round;
-	c->stats.refused += out;
-	for (uint32_t i = 0; i < c->n; i++)
-		if (m[i].out && (!who || m[i].nodeid == c->port->self))
-			who = &m[i];
-	csv_assert(who);
-	snprintf(name, sizeof(name), "node %u", who->nodeid);
-	if (!proto_common(who->messages, messages))
-		proto_refusal_text("messages between nodes", name, who->messages, "the other members", messages, c->refusal, sizeof(c->refusal));
-	else
-		proto_refusal_text("mesh protocol", name, who->mesh, "the other members", mesh, c->refusal, sizeof(c->refusal));
-	if (!c->refused_said_ns || now - c->refused_said_ns >= REFUSED_EVERY_NS) {
-		c->refused_said_ns = now;
-		for (int i = 0; i < CHAN_MAX; i++)
-			if (c->registered[i] && c->user[i].refused)
-				c->user[i].refused(c->user[i].arg, c->refusal);
-	}
-	if (who->nodeid == c->port->self)
-		engine_lost_later(c, -EPROTONOSUPPORT);
-}
-
-/* C8 */
-static uint32_t votes_of_all(const struct cluster *c)
-{
-	uint32_t most = 0;
-
-	if (c->mutate_own_votes)
-		return c->votes;
-	for (uint32_t i = 0; i < c->n; i++) {
-		if (!c->m[i].votes)
-			return 0;
-		most = csv_max(most, c->m[i].votes);
-	}
-	return most;
 }
 
 static void agree(struct cluster *c)
@@ -417,14 +171,14 @@ static void agree(struct cluster *c)
 		m[i] = (struct proto_member){ c->m[i].nodeid, c->m[i].speaks, c->m[i].mesh, c->m[i].seated, false };
 	out = proto_settle(m, c->n, &common, &mesh);
 	if (out) {
-		refuse(c, m, out, common, mesh);
+		cluster_versions_refuse(c, m, out, common, mesh);
 		return;
 	}
 	c->agreed = true;
 	c->view.version = common.max;
 	c->view.ring.nodeid = c->ring.nodeid;
 	c->view.ring.seq = c->ring.seq << CLUSTER_ROUND_BITS | c->round;
-	c->view.votes = votes_of_all(c);
+	c->view.votes = cluster_votes_of_all(c);
 	c->view.n = c->n;
 	for (uint32_t i = 0; i < c->n; i++)
 		c->view.m[i] = (struct cluster_node){ c->m[i].nodeid, c->m[i].incarnation };
@@ -540,35 +294,6 @@ static void raw_expected(void *arg, uint32_t votes)
 	c->votes = votes ? c->votes_most : 0;
 }
 
-struct msg_head {
-	enum msg_kind kind;
-	unsigned chan;
-	struct ring_id ring;
-	uint32_t round;
-	uint64_t incarnation;
-	uint16_t min, max, flags, votes;
-};
-
-static bool get_header(struct csv_cursor *cur, struct msg_head *h)
-{
-	uint32_t magic = csv_cur_u32(cur);
-	uint16_t version = csv_cur_u16(cur);
-
-	h->kind = csv_cur_u8(cur);
-	h->chan = csv_cur_u8(cur);
-	h->ring.nodeid = csv_cur_u32(cur);
-	h->round = csv_cur_u32(cur);
-	h->ring.seq = csv_cur_u64(cur);
-	h->incarnation = csv_cur_u64(cur);
-	h->min = csv_cur_u16(cur);
-	h->max = csv_cur_u16(cur);
-	h->flags = csv_cur_u16(cur);
-	h->votes = csv_cur_u16(cur);
-	return !csv_cur_error(cur) && magic == MSG_MAGIC && version == MSG_VERSION &&
-	       (h->kind == MSG_JOIN || h->kind == MSG_USER) && h->chan < CHAN_MAX && h->incarnation &&
-	       h->round && h->round <= ROUND_MAX;
-}
-
 static void got_join(struct cluster *c, uint32_t from, const struct msg_head *h, struct csv_cursor *cur)
 {
 	uint32_t crc = csv_cur_u32(cur), n = csv_cur_u32(cur);
@@ -649,7 +374,7 @@ static void raw_msg(void *arg, uint32_t from, const void *buf, size_t len)
 	if (c->lost)
 		return;
 	csv_cursor_init_ro(&cur, buf, len);
-	if (!get_header(&cur, &h)) {
+	if (!cluster_msg_get(&cur, &h)) {
 		c->stats.dropped_bad++;
 		return;
 	}
@@ -768,7 +493,7 @@ struct cluster *cluster_new(struct sched *s, struct cluster_port *port, uint64_t
 	c->apart = true;
 	CDS_INIT_LIST_HEAD(&c->queue);
 	CDS_INIT_LIST_HEAD(&c->stash);
-	timer_init(&c->retry, retry);
+	timer_init(&c->retry, cluster_msg_retry);
 	job_init(&c->job, job_run);
 	return c;
 }
@@ -818,46 +543,6 @@ void cluster_stop(struct cluster *c)
 	sched_unpost(c->sched, &c->job);
 }
 
-bool cluster_lacks_quorum(const struct cluster *c, uint32_t *ret_here)
-{
-	*ret_here = c->n;
-	return c->have_ring && c->have_members && c->have_quorum && !c->quorate && ring_eq(c->quorum_ring, c->ring);
-}
-
-const struct cluster_view *cluster_current(const struct cluster *c)
-{
-	return c->usable ? &c->view : NULL;
-}
-
-void cluster_set_round(struct cluster *c, uint64_t round_ns)
-{
-	csv_assert(!c->started);
-	c->round_ns = round_ns;
-}
-
-bool cluster_has_seen(const struct cluster *c, uint32_t nodeid)
-{
-	for (uint32_t i = 0; i < c->n_seen; i++)
-		if (c->seen[i] == nodeid)
-			return true;
-	return false;
-}
-
-uint64_t cluster_may_come_ns(const struct cluster *c, uint32_t nodeid)
-{
-	return c->round_ns && !cluster_has_seen(c, nodeid) ? c->quorate_ns + c->round_ns : 0;
-}
-
-uint32_t cluster_self(const struct cluster *c)
-{
-	return c->port->self;
-}
-
-uint64_t cluster_incarnation(const struct cluster *c)
-{
-	return c->next_incarnation ? c->next_incarnation : c->incarnation;
-}
-
 void cluster_new_incarnation(struct cluster *c, uint64_t incarnation)
 {
 	csv_assert(incarnation && incarnation != c->incarnation);
@@ -865,34 +550,7 @@ void cluster_new_incarnation(struct cluster *c, uint64_t incarnation)
 	sched_post(c->sched, &c->job);
 }
 
-void cluster_set_versions(struct cluster *c, struct proto_range messages, struct proto_range mesh)
-{
-	csv_assert(!c->started && messages.min && messages.min <= messages.max && mesh.min && mesh.min <= mesh.max && mesh.max <= JOIN_MESH_MASK);
-	c->speaks = messages;
-	c->mesh = mesh;
-}
-
-struct proto_range cluster_versions(const struct cluster *c)
-{
-	return c->speaks;
-}
-
-const char *cluster_refusal(const struct cluster *c)
-{
-	return c->refusal;
-}
-
-const struct cluster_stats *cluster_stats(const struct cluster *c)
-{
-	return &c->stats;
-}
-
 void cluster_mutate_ignore_ring(struct cluster *c)
 {
 	c->mutate_ignore_ring = true;
-}
-
-void cluster_mutate_own_votes(struct cluster *c)
-{
-	c->mutate_own_votes = true;
 }
