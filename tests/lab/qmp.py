@@ -127,12 +127,24 @@ def migration_prepare(qmp, capabilities=CAPABILITIES, **parameters):
     qmp.execute("migrate-set-parameters", **{**PARAMETERS, **parameters})
 
 
-def migrate(source, target, uri, timeout=120.0, at_switchover=None):
+def tls(qmp, psk_dir, client):
+    """Migrations of this QEMU go over TLS-PSK with the key in psk_dir/keys.psk (identity qemu), as the VMs' do."""
+    try:
+        qmp.execute("object-del", id="migration")  # of the move before
+    except QmpError:
+        pass
+    qmp.execute("object-add", qom_type="tls-creds-psk", id="migration", dir=psk_dir, endpoint="client" if client else "server",
+                **({"username": "qemu"} if client else {}))
+
+
+def migrate(source, target, uri, timeout=120.0, at_switchover=None, psk_dir=None):
     """Pre-copy in the steps of the project's coordinator. The target executes only after the source is complete and both
     are paused. Returns times in ms by QEMU's own stamps; the guest runs on the target afterwards, the source is still
-    there, paused. On failure before the switch-over the source goes on."""
+    there, paused. On failure before the switch-over the source goes on. psk_dir: over TLS-PSK (tls())."""
     for qmp in (source, target):
-        migration_prepare(qmp)
+        if psk_dir:
+            tls(qmp, psk_dir, qmp is source)
+        migration_prepare(qmp, **({"tls_creds": "migration"} if psk_dir else {}))
     bad = is_migration("failed", "cancelled")
     target.execute("migrate-incoming", uri=uri)
     begin = time.monotonic()

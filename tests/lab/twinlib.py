@@ -9,6 +9,7 @@ pauses are what those of the VM are compared with (pausestat.py).
 Invariants
 - Everything of the VM's command line stays but what would collide: name, sockets, log, disk file, tap and MAC, the guest's addresses.
 - It is measured as the VM is: by tcpwatch.py (vmhost.Guest), and nothing disturbs it: its source ends afterwards.
+- Its migration is encrypted as the VM's is (TLS-PSK is no choice of the coordinator's), unless tls=False.
 """
 import os
 import re
@@ -41,12 +42,15 @@ def argv_of(hosts, node, name):
 
 
 class Twin(vmhost.Guest):
-    def __init__(self, hosts, of, number, path):
+    def __init__(self, hosts, of, number, path, tls=True):
         super().__init__(hosts, f"{of}-twin", number, f"/srv/csv/{of}-twin")
         self.of, self.path, self.generation = of, path, 0
         self.number = number
         self.dir = tempfile.mkdtemp(prefix=f"{self.name}.", dir=os.path.join(hosts.lab.state_dir, "sock"))
         self.node = self.process_qemu = self.qmp = self.argv = None
+        self.psk_dir = self.dir if tls else None
+        with open(os.path.join(self.dir, "keys.psk"), "w", encoding="ascii") as f:
+            f.write(f"qemu:{os.urandom(32).hex()}\n")
 
     def _changed(self, option, value):
         """The VM's `option value`, as the twin has it."""
@@ -109,7 +113,7 @@ class Twin(vmhost.Guest):
         self.process_qemu, self.qmp, self.node = target, target_qmp, to
 
         try:
-            return self.silence(lambda: qmplib.migrate(source_qmp, target_qmp, uri))
+            return self.silence(lambda: qmplib.migrate(source_qmp, target_qmp, uri, psk_dir=self.psk_dir))
         finally:
             self._quit(source, source_qmp, source_node)
 
