@@ -157,7 +157,9 @@ static void on_msg(void *arg, struct cluster_node from, const void *buf, size_t 
 		mig_item_got(m, from.nodeid, msg);
 	} else if (!strcmp(t, "event")) {
 		if (from.nodeid != m->cfg.self)
-			mig_event_got(m, msg);
+			mig_event_got(m, from.nodeid, msg);
+	} else if (!strcmp(t, "had") || !strcmp(t, "late")) {
+		mig_late_got(m, from.nodeid, t, msg);
 	} else {
 		mig_call_got(m, from.nodeid, t, msg);
 	}
@@ -169,6 +171,7 @@ static void on_suspend(void *arg)
 	struct mig *m = arg;
 
 	m->view = NULL;
+	mig_late_suspend(m);
 	mig_calls_suspend(m);
 	mig_leases_suspend(m);
 	mig_agent_view(m);
@@ -194,6 +197,7 @@ static void on_view(void *arg, const struct cluster_view *v)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, " %s", mig_node_name(m, v->m[i].nodeid));
 	mig_log(m, LOG_L_NOTE, "view %" PRIx64 ":%s; %s leads", m->ring, text, mig_node_name(m, v->m[0].nodeid));
 	mig_items_tell(m);
+	mig_late_view(m);
 	mig_host_tell(m);
 	mig_agent_view(m);
 	mig_calls_view(m);
@@ -254,6 +258,7 @@ int mig_new(struct env *env, struct mig_port *port, const struct mig_config *cfg
 	m->vms = json_object();
 	m->said = json_object();
 	mig_agent_init(m);
+	mig_late_init(m);
 	mig_known_load(m, kept);
 	rc = m->vms && m->said ? mig_events_load(m, past) : -ENOMEM;
 	if (!rc)

@@ -4,7 +4,7 @@
  *
  *	mig.c		life, views, who leads			mig_item.c	what all members know alike: jobs, migrations, hosts, nodes
  *	mig_agent.c	the line to this node's hvhostd		mig_call.c	commands to the hvhostd of any node; requests of csvctl
- *	mig_event.c	the event log				mig_job.c	long work
+ *	mig_event.c	the event log; mig_late.c: what was missed	mig_job.c	long work
  *	mig_lease.c	leases: carried, proposed, told		mig_ha.c	level-triggered: what the leases want of whom
  *	mig_proof.c	fencing, execution proofs		mig_known.c	what is known when nobody remembers; the durable copy
  *	mig_vm.c	create, start, stop, delete, show	mig_move.c	migrations; mig_plan.c: what one would be like

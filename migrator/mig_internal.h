@@ -43,7 +43,11 @@ struct mig_wait {			/* for an answer, or for the end of all waiting */
 	struct waitq wq;
 };
 
-struct mig_event { uint64_t seq; json_t *value; };
+/* Which one it is, on every node: the n-th that `node` made; 0, 0: of a log of before there were ids. */
+struct mig_event_id { uint32_t node; uint64_t n; };
+struct mig_event { uint64_t seq; struct mig_event_id id; json_t *value; };
+/* What a member said it has when the view came (mig_late.c). */
+struct mig_had { uint32_t nodeid, n; struct mig_event_run { uint32_t node, count; uint64_t first; } *run; char since[32]; };
 
 struct mig {
 	struct env *env;
@@ -77,9 +81,16 @@ struct mig {
 	struct cds_list_head requests;		/* csvctl's, forwarded to the leader */
 
 	/* events */
-	struct mig_event event[MIG_EVENTS_MAX];	/* ring */
-	uint64_t event_seq;		/* of the newest; its place is (seq - 1) % MIG_EVENTS_MAX */
-	uint64_t event_n;		/* own count, names our events for the others */
+	struct mig_event event[MIG_EVENTS_MAX];	/* in their order; the oldest is [0] */
+	unsigned events;		/* of them */
+	uint64_t event_seq;		/* of the one that came last */
+	uint64_t event_n;		/* of the last of our own, in their ids */
+	/* mig_late.c */
+	uint64_t viewed_seq;		/* event_seq when the view came */
+	unsigned n_had;
+	struct mig_had had[CLUSTER_NODES_MAX];
+	json_t *late;			/* events that others lack, not told yet; NULL: none */
+	struct timer late_timer;
 
 	/* leases */
 	struct mig_leases *leases;
@@ -169,10 +180,20 @@ struct mig_ask { struct mig *m; const char *id; uint32_t from; const json_t *arg
 
 /* mig_event.c */
 void mig_event(struct mig *m, const char *level, const char *object, const char *command, const char *fmt, ...) csv_printf_like(5, 6);
-void mig_event_got(struct mig *m, const json_t *msg);
+void mig_event_got(struct mig *m, uint32_t from, const json_t *msg);
+/* One that happened while this node was away, by its time among the others; false: it is there, older than all kept, or malformed. */
+bool mig_event_late(struct mig *m, const json_t *e);
+/* The `back`th before the newest; NULL: there is none. */
+const struct mig_event *mig_event_back(const struct mig *m, unsigned back);
 json_t *mig_event_list(struct mig *m, const json_t *args);
 int mig_events_load(struct mig *m, const json_t *past);
 void mig_events_free(struct mig *m);
+
+/* mig_late.c */
+void mig_late_init(struct mig *m);
+void mig_late_view(struct mig *m);
+void mig_late_suspend(struct mig *m);
+void mig_late_got(struct mig *m, uint32_t from, const char *t, const json_t *msg);
 
 /* mig_job.c */
 struct mig_job {

@@ -18,7 +18,6 @@
 static void add_trouble(struct mig *m, const struct lease *l, json_t *item)
 {
 	const char *qemu = mig_text(item, "qemu");
-	uint64_t first = m->event_seq > TROUBLE_EVENTS ? m->event_seq - TROUBLE_EVENTS + 1 : 1;
 
 	if (l->state != LEASE_RUNNING || l->want != LEASE_WANT_RUN || lease_is_intent(l) || !*qemu || !strcmp(qemu, "running") ||
 	    *mig_text(item, "reason"))
@@ -28,10 +27,10 @@ static void add_trouble(struct mig *m, const struct lease *l, json_t *item)
 		json_object_set_new(item, "command", json_string("csvctl volume list"));
 		return;
 	}
-	for (uint64_t s = m->event_seq; s >= first; s--) {
-		const json_t *e = m->event[(s - 1) % MIG_EVENTS_MAX].value;
+	for (unsigned back = 0; back < TROUBLE_EVENTS && mig_event_back(m, back); back++) {
+		const json_t *e = mig_event_back(m, back)->value;
 
-		if (!e || strcmp(mig_text(e, "object"), l->vm) || !strcmp(mig_text(e, "level"), "info") ||
+		if (strcmp(mig_text(e, "object"), l->vm) || !strcmp(mig_text(e, "level"), "info") ||
 		    !strncmp(mig_text(e, "text"), "may run on ", 11))	/* mig_ha.c's, which says no more than we do */
 			continue;
 		json_object_set_new(item, "reason", json_sprintf("its QEMU is %s: %s", qemu, mig_text(e, "text")));

@@ -302,12 +302,11 @@ json_t *mig_vm_create(const struct mig_ask *a)
 static const char *start_error(const struct mig *m, const char *vm)
 {
 	static const char says[] = "could not be started: ";
-	uint64_t first = m->event_seq > ERRORS_AMONG ? m->event_seq - ERRORS_AMONG + 1 : 1;
 
-	for (uint64_t s = m->event_seq; s >= first; s--) {
-		const json_t *e = m->event[(s - 1) % MIG_EVENTS_MAX].value;
+	for (unsigned back = 0; back < ERRORS_AMONG && mig_event_back(m, back); back++) {
+		const json_t *e = mig_event_back(m, back)->value;
 
-		if (e && !strcmp(mig_text(e, "object"), vm) && strstr(mig_text(e, "text"), says))
+		if (!strcmp(mig_text(e, "object"), vm) && strstr(mig_text(e, "text"), says))
 			return strstr(mig_text(e, "text"), says) + strlen(says);
 	}
 	return "";

@@ -173,6 +173,9 @@ static void event_append(struct mig_port *p, const char *text)
 
 	if (getenv("MW_VERBOSE"))
 		fprintf(stderr, "%8.3f n%u event %s\n", (double)n->w->clk.now_ns / 1e9, n->id, text);
+	json_array_append_new(n->durable, json_loads(text, 0, NULL));
+	if (json_array_size(n->durable) > MIG_EVENTS_MAX)
+		json_array_remove(n->durable, 0);
 }
 
 static void keep(struct mig_port *p, const char *text)
@@ -292,7 +295,7 @@ static void daemon_up(struct mw_node *n)
 				.throttle_percent = 80,
 				.left = n->left };
 	struct csv_err err = CSV_ERR_INIT;
-	json_t *kept = n->kept ? json_loads(n->kept, 0, NULL) : NULL;
+	json_t *kept = n->kept ? json_loads(n->kept, 0, NULL) : NULL, *past = json_deep_copy(n->durable);
 
 	for (uint32_t i = 1; i <= MW_NODES; i++) {
 		c.node[i - 1].nodeid = i;
@@ -305,7 +308,8 @@ static void daemon_up(struct mw_node *n)
 	n->env = (struct env){ .sched = n->s, .clock = &w->clk.clock, .rnd = &w->rnd, .log = &w->log, .fence = &n->fence };
 	n->env.cluster = cluster_new(n->s, &n->cport, ++w->life);
 	cluster_set_round(n->env.cluster, MW_ROUND_NS);
-	ck_assert(!mig_new(&n->env, &n->port, &c, NULL, kept, &n->m, &err));
+	ck_assert(!mig_new(&n->env, &n->port, &c, past, kept, &n->m, &err));
+	json_decref(past);
 	json_decref(kept);
 	n->daemon = true;
 	ck_assert(!cluster_start(n->env.cluster));
@@ -530,6 +534,7 @@ struct mw *mw_new(void)
 		n->w = w;
 		n->id = i;
 		n->memory = 8 * MW_GB;
+		n->durable = json_array();
 		CDS_INIT_LIST_HEAD(&n->in);
 		CDS_INIT_LIST_HEAD(&n->lines);
 	}
@@ -546,6 +551,7 @@ void mw_free(struct mw *w)
 	for (uint32_t i = 1; i <= MW_NODES; i++) {
 		daemon_down(&w->node[i]);
 		free(w->node[i].kept);
+		json_decref(w->node[i].durable);
 	}
 	cds_list_for_each_entry_safe(l, tmp, &w->later, node)
 		free(l);
@@ -659,8 +665,8 @@ const json_t *mw_event(struct mw *w, uint32_t id, const char *text)
 {
 	struct mig *m = w->node[id].m;
 
-	for (uint64_t s = m->event_seq; s > 0 && s + MIG_EVENTS_MAX > m->event_seq; s--) {
-		const json_t *e = m->event[(s - 1) % MIG_EVENTS_MAX].value;
+	for (unsigned back = 0; mig_event_back(m, back); back++) {
+		const json_t *e = mig_event_back(m, back)->value;
 
 		if (strstr(mig_text(e, "text"), text))
 			return e;

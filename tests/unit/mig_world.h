@@ -62,6 +62,7 @@ struct mw_node {
 	/* the volume here: NULL state: "alive"; said by mw_host_news() */
 	const char *mount_state, *mount_reason, *mount_command, *qemu_reason;
 	char *kept;			/* the durable copy; it outlives everything */
+	json_t *durable;		/* events; the same */
 	unsigned n_kill;
 };
 

@@ -331,6 +331,8 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "event", .verb = "list", .run = cc_event_list,
 		.help = "list what happened in the cluster, as this node has it",
+		.text = "In the order in which it happened. What happened while this node was away it gets from the others within seconds of coming back; in "
+			"-o json such an event says \"late\": true. Each node keeps the newest 2000.",
 		.opts = { { "last", "N", "the newest N (default 100)", false }, { "after", "SEQ", "only those after this number", false },
 			  { "vm", "NAME", "only those of this virtual machine", false }, { "node", "NODE", "only those about this node", false } },
 		.cols = EVENT_COLS,
