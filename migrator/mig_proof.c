@@ -11,6 +11,8 @@
  *  PR1 A node that is a member is never fenced; one that becomes a member meanwhile is not proven by what was begun before.
  *  PR2 An "off" that the node's heartbeat contradicts is void.  A heartbeat that cannot be read contradicts nothing and confirms
  *      nothing: without any reading there is no proof.
+ *  PR5 Why there is no proof is an item that every member has (fence/NODE): shown alike on all, also by who leads next, until there is a proof or the
+ *      node is a member again.
  *  PR4 A node of which only migratord ended is not fenced: its VMs run on (mig_node.c, ND3); nor is one that may be on its way (ND5).
  *  PR3 A person's word is refused while the node is a member or its heartbeat moves, unless --force names a reason, which is an event.
  *
@@ -33,7 +35,6 @@ struct proof {
 	uint64_t inc;
 	enum lease_fence state;
 	uint64_t tried_ns;
-	char why[300];
 };
 
 static struct proof *find(const struct mig *m, uint32_t nodeid)
@@ -58,9 +59,21 @@ enum lease_fence mig_proof_state(const struct mig *m, uint32_t nodeid)
 
 const char *mig_proof_why(const struct mig *m, uint32_t nodeid)
 {
-	const struct proof *p = find(m, nodeid);
+	char key[MIG_KEY_MAX];
 
-	return p ? p->why : "";
+	snprintf(key, sizeof(key), "fence/%u", nodeid);
+	return mig_text(mig_item_get(m, key), "why");
+}
+
+/* PR5.  "": there is a proof, or none is needed. */
+static void say_why(struct mig *m, uint32_t nodeid, const char *why)
+{
+	char key[MIG_KEY_MAX];
+
+	if (!strcmp(mig_proof_why(m, nodeid), why))
+		return;
+	snprintf(key, sizeof(key), "fence/%u", nodeid);
+	mig_item_put_take(m, key, *why ? json_pack("{s:s}", "why", why) : NULL);
 }
 
 void mig_proof_view(struct mig *m)
@@ -70,9 +83,11 @@ void mig_proof_view(struct mig *m)
 	cds_list_for_each_entry(p, &m->proofs, node)
 		if (mig_is_member(m, p->nodeid) && p->state != LEASE_FENCE_BUSY) {
 			p->state = LEASE_FENCE_UNTRIED;
-			p->why[0] = 0;
 			p->tried_ns = 0;
 		}
+	for (unsigned i = 0; i < m->cfg.n_nodes; i++)
+		if (mig_is_member(m, m->cfg.node[i].nodeid))
+			say_why(m, m->cfg.node[i].nodeid, "");
 }
 
 /* ---- the heartbeat ------------------------------------------------------------------------------------------------------------------------ */
@@ -162,12 +177,12 @@ static void failed(struct proof *p, enum lease_fence st, const char *why)
 	struct mig *m = p->m;
 	char cmd[128];
 
-	if (p->state == LEASE_FENCE_BUSY && strcmp(p->why, why)) {
+	if (p->state == LEASE_FENCE_BUSY && strcmp(mig_proof_why(m, p->nodeid), why)) {
 		snprintf(cmd, sizeof(cmd), "csvctl node confirm-fenced %s --yes", mig_node_name(m, p->nodeid));
 		mig_event(m, "error", mig_node_name(m, p->nodeid), cmd, "no proof that it is off: %s", why);
 	}
 	p->state = st;
-	snprintf(p->why, sizeof(p->why), "%s", why);
+	say_why(m, p->nodeid, why);
 }
 
 /* Until the replicas have it, the view changed, or it is a member. */
@@ -192,7 +207,7 @@ static void fence_coro(void *arg)
 	char text[256];
 	int rc;
 
-	if (!p->why[0])
+	if (!*mig_proof_why(m, p->nodeid))
 		mig_event(m, "warning", name, "", "lost with VMs whose right to run it has: its fence agent is asked to switch it off");
 	rc = run_agent(m, p->nodeid, p->inc, &err);
 	if (!rc && mig_is_member(m, p->nodeid)) {
@@ -208,7 +223,7 @@ static void fence_coro(void *arg)
 			snprintf(text, sizeof(text), "fence device of %s does not switch %s: off was confirmed, and its heartbeat goes on", name, name);
 			failed(p, LEASE_FENCE_NO_SWITCH, text);
 		} else {
-			p->why[0] = 0;
+			say_why(m, p->nodeid, "");
 			mig_event(m, "info", name, "", "switched off by its fence agent, and its heartbeat stands still: its VMs may go on elsewhere");
 			give(m, p->nodeid, p->inc, LEASEDB_PROOF_FENCED);
 			p->state = LEASE_FENCE_UNTRIED;
@@ -298,6 +313,8 @@ json_t *mig_proof_confirm(const struct mig_ask *a)
 		  moved || rc ? force : "");
 	inc = n->inc;
 	give(m, nodeid, inc, LEASEDB_PROOF_OPERATOR);
+	if (leasedb_proven(mig_leases_db(m), nodeid, inc))
+		say_why(m, nodeid, "");
 	mig_poke(m);
 	if (!leasedb_proven(mig_leases_db(m), nodeid, inc)) {
 		json_decref(reply);

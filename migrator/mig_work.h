@@ -42,7 +42,7 @@ bool mig_wait_change(struct mig *m, uint64_t deadline_ns);
 
 void mig_proof_fence(struct mig *m, uint32_t nodeid, uint64_t inc);	/* begins, unless it is under way or was tried just now */
 enum lease_fence mig_proof_state(const struct mig *m, uint32_t nodeid);
-const char *mig_proof_why(const struct mig *m, uint32_t nodeid);	/* "" */
+const char *mig_proof_why(const struct mig *m, uint32_t nodeid);	/* on every member; "" */
 void mig_proof_view(struct mig *m);					/* members are not to be fenced any more */
 /* In a coroutine: how often did the node's heartbeats move within 3 R?  -errno: they cannot be read. */
 int mig_proof_beats(struct mig *m, uint32_t nodeid, unsigned *ret_moved);
