@@ -1,14 +1,7 @@
 /*
  * mesh.c - exactly-once, in-order unicast within a view over links that break.
  *
- * Sender, per peer and view: one list of messages with sequence numbers 1, 2, 3, …
- *
- *	| sent, not acknowledged (<= MESH_WINDOW_BYTES) | waits for the window or the link (<= MESH_QUEUE_BYTES) |
- *	^ list head                                     ^ unsent
- *
- * A link that comes up again gets everything from the list head; the receiver drops what it has.  So nothing but a broken
- * link makes us send twice, and no resend timer is needed: a link that neither breaks nor delivers is the link port's
- * business (TCP_USER_TIMEOUT), and a gap in the numbers is a bad frame, which breaks it.
+ * Sender: mesh_send.c.
  *
  * Receiver: acknowledges with every frame it sends, else after ACK_DELAY_NS or a quarter of the window.
  * Frames of a view that is not ours yet wait in the peer's stash, numbered like everything else; a conforming peer cannot
@@ -19,104 +12,24 @@
  *
  * Thread: the control thread.
  */
-#include "utils/env/mesh.h"
+#include "utils/env/mesh_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <urcu/list.h>
 
 #include "utils/base/base.h"
-#include "utils/base/crc32c.h"
-#include "utils/env/mesh_frame.h"
-#include "utils/env/sched.h"
 
-#define ACK_DELAY_NS (10 * NS_PER_MS)
-#define ACK_BYTES (MESH_WINDOW_BYTES / 4)
 #define STASH_BYTES_MAX (MESH_WINDOW_BYTES + MESH_HEADER_BYTES + MESH_MSG_MAX)
-
-struct out {
-	struct cds_list_head node;
-	uint64_t seq;
-	uint64_t since_ns;
-	uint32_t msg_crc;
-	uint32_t len;
-	uint8_t chan;
-	bool sent;		/* on the present link */
-	bool ever_sent;
-	uint8_t frame[];	/* header, filled at sending, and message */
-};
-
-struct in {
-	struct cds_list_head node;
-	struct cluster_node from;
-	uint32_t len;
-	uint8_t chan;
-	uint8_t msg[];
-};
-
-struct peer {
-	struct cds_list_head node;
-	struct mesh *mesh;
-	uint32_t nodeid;
-	bool up;
-	uint8_t version;		/* of frames on the present link, 0: there was none yet (M6) */
-	bool member;			/* of the current view */
-	uint64_t incarnation;		/* as a member */
-	/* to it */
-	struct cds_list_head out;
-	struct cds_list_head *unsent;	/* the first that is to be sent, or &out */
-	uint64_t next_seq;
-	uint64_t acked;
-	size_t window_bytes, queue_bytes;
-	/* from it */
-	uint64_t received;		/* last in order */
-	size_t unacked_bytes;
-	bool ack_due;
-	struct timer ack_timer;
-	/* of a view to come, or of ours and not delivered yet */
-	struct cds_list_head stash;
-	struct ring_id stash_ring;
-	uint64_t stash_incarnation, stash_last;
-	size_t stash_bytes;
-};
-
-struct mesh {
-	struct sched *sched;
-	struct cluster *cl;
-	struct link_port *link;
-	uint64_t lockspace;
-	uint32_t self;
-	bool started;
-	struct {
-		void (*msg)(void *arg, struct cluster_node from, const void *buf, size_t len);
-		void *arg;
-	} user[CHAN_MAX];
-	bool in_view;
-	struct cluster_view view;	/* the current, else the last one */
-	struct cds_list_head peers;
-	struct cds_list_head local;	/* to ourselves */
-	struct job deliver;		/* local messages and stashes of the current view */
-	struct mesh_stats stats;
-	char bad[160];
-	enum mesh_mutation mutation;	/* tests only */
-};
 
 static bool ring_after(struct ring_id a, struct ring_id b)
 {
 	return a.seq > b.seq || (a.seq == b.seq && a.nodeid > b.nodeid);
 }
 
-static size_t frame_bytes(uint32_t len)
-{
-	return MESH_HEADER_BYTES + (size_t)len;
-}
-
 /* ---- peers ------------------------------------------------------------------------------------------------------- */
 
-static void ack_timer(struct timer *t);
-
-static struct peer *peer_find(struct mesh *m, uint32_t nodeid)
+struct peer *mesh_peer_find(struct mesh *m, uint32_t nodeid)
 {
 	struct peer *p;
 
@@ -181,7 +94,7 @@ static void peer_reset(struct peer *p)
 
 static struct peer *peer_get(struct mesh *m, uint32_t nodeid)
 {
-	struct peer *p = peer_find(m, nodeid);
+	struct peer *p = mesh_peer_find(m, nodeid);
 
 	if (p)
 		return p;
@@ -192,7 +105,7 @@ static struct peer *peer_get(struct mesh *m, uint32_t nodeid)
 	p->nodeid = nodeid;
 	CDS_INIT_LIST_HEAD(&p->out);
 	CDS_INIT_LIST_HEAD(&p->stash);
-	timer_init(&p->ack_timer, ack_timer);
+	timer_init(&p->ack_timer, mesh_ack_timer);
 	peer_reset(p);
 	cds_list_add_tail(&p->node, &m->peers);
 	return p;
@@ -204,147 +117,6 @@ static void peer_free(struct peer *p)
 	drop_stash(p);
 	cds_list_del(&p->node);
 	free(p);
-}
-
-/* ---- sending ------------------------------------------------------------------------------------------------------- */
-
-static int send_frame(struct peer *p, enum mesh_frame_type type, struct out *o)
-{
-	struct mesh *m = p->mesh;
-	uint8_t ack_frame[MESH_HEADER_BYTES];
-	uint8_t *buf = o ? o->frame : ack_frame;
-	struct mesh_frame f = {
-		.version = p->version,
-		.type = type,
-		.chan = o ? o->chan : 0,
-		.lockspace = m->lockspace,
-		.ring = m->view.ring,
-		.from = m->self,
-		.incarnation = cluster_view_find(&m->view, m->self)->incarnation,
-		.seq = o ? o->seq : 0,
-		.ack = p->received,
-		.len = o ? o->len : 0,
-	};
-	int rc;
-
-	mesh_frame_encode(&f, o ? o->msg_crc : 0, buf);
-	rc = m->link->ops->send(m->link, p->nodeid, buf, frame_bytes(f.len));
-	if (rc < 0) {
-		p->up = false;		/* down() is on its way, up() will send again */
-		return rc;
-	}
-	p->ack_due = false;
-	p->unacked_bytes = 0;
-	timer_del(m->sched, &p->ack_timer);
-	return 0;
-}
-
-static void send_ack(struct peer *p)
-{
-	if (p->up && p->mesh->in_view && p->member && send_frame(p, MESH_ACK, NULL) == 0)
-		p->mesh->stats.acks_sent++;
-}
-
-static void ack_timer(struct timer *t)
-{
-	send_ack(container_of(t, struct peer, ack_timer));
-}
-
-/* Sends what the window has room for. */
-static void pump(struct peer *p)
-{
-	struct cds_list_head *at;
-	struct mesh *m = p->mesh;
-
-	if (!p->up || !m->in_view || !p->member)
-		return;
-	while ((at = p->unsent) != &p->out) {
-		struct out *o = cds_list_entry(at, struct out, node);
-		size_t bytes = frame_bytes(o->len);
-
-		if (p->window_bytes && p->window_bytes + bytes > MESH_WINDOW_BYTES)
-			return;
-		if (send_frame(p, MESH_DATA, o) < 0)
-			return;
-		o->sent = true;
-		p->unsent = at->next;
-		if (o->ever_sent)
-			m->stats.resent++;
-		o->ever_sent = true;
-		p->window_bytes += bytes;
-		p->queue_bytes -= bytes;
-	}
-}
-
-/* The link is new: everything unacknowledged goes again. */
-static void rewind_out(struct peer *p)
-{
-	struct out *o;
-
-	cds_list_for_each_entry(o, &p->out, node) {
-		if (!o->sent || p->mesh->mutation == MESH_MUTATE_NO_RESEND)
-			break;
-		o->sent = false;
-		p->window_bytes -= frame_bytes(o->len);
-		p->queue_bytes += frame_bytes(o->len);
-	}
-	if (p->mesh->mutation != MESH_MUTATE_NO_RESEND)
-		p->unsent = p->out.next;
-	csv_assert(p->window_bytes == 0 || p->mesh->mutation);
-}
-
-static int send_local(struct mesh *m, enum cluster_chan chan, const void *buf, size_t len)
-{
-	struct in *i = malloc(sizeof(*i) + len);
-
-	if (!i)
-		return -ENOMEM;
-	i->from = *cluster_view_find(&m->view, m->self);
-	i->chan = chan;
-	i->len = len;
-	if (len)
-		memcpy(i->msg, buf, len);
-	cds_list_add_tail(&i->node, &m->local);
-	sched_post(m->sched, &m->deliver);
-	return 0;
-}
-
-int mesh_send(struct mesh *m, uint32_t to, enum cluster_chan chan, const void *buf, size_t len)
-{
-	struct peer *p;
-	struct out *o;
-
-	csv_assert((unsigned)chan < CHAN_MAX);
-	if (len > MESH_MSG_MAX)
-		return -EMSGSIZE;
-	if (!m->in_view)
-		return -ENOTCONN;
-	if (to == m->self)
-		return send_local(m, chan, buf, len);
-	p = peer_find(m, to);
-	if (!p || !p->member)
-		return -ENOTCONN;
-	if (p->queue_bytes + frame_bytes(len) > MESH_QUEUE_BYTES)
-		return -ENOBUFS;
-	o = malloc(sizeof(*o) + frame_bytes(len));
-	if (!o)
-		return -ENOMEM;
-	o->seq = p->next_seq++;
-	o->since_ns = sched_now_ns(m->sched);
-	o->len = len;
-	o->chan = chan;
-	o->sent = o->ever_sent = false;
-	if (len)
-		memcpy(o->frame + MESH_HEADER_BYTES, buf, len);
-	o->msg_crc = csv_crc32c(0, o->frame + MESH_HEADER_BYTES, len);
-	cds_list_add_tail(&o->node, &p->out);
-	if (p->unsent == &p->out)
-		p->unsent = &o->node;
-	p->queue_bytes += frame_bytes(len);
-	m->stats.sent[chan]++;
-	m->stats.sent_bytes += len;
-	pump(p);
-	return 0;
 }
 
 /* ---- receiving ------------------------------------------------------------------------------------------------------ */
@@ -366,45 +138,6 @@ static void received(struct mesh *m, unsigned chan, uint32_t len)
 {
 	m->stats.received[chan]++;
 	m->stats.received_bytes += len;
-}
-
-/* After the user has seen it: an answer it sent has carried the acknowledgement already. */
-static void owe_ack(struct peer *p)
-{
-	if (!p->ack_due)
-		return;
-	if (p->unacked_bytes >= ACK_BYTES)
-		send_ack(p);
-	else if (!p->ack_timer.armed)
-		timer_set(p->mesh->sched, &p->ack_timer, sched_now_ns(p->mesh->sched) + ACK_DELAY_NS);
-}
-
-static int take_ack(struct peer *p, uint64_t ack)
-{
-	struct out *o, *tmp;
-
-	if (ack >= p->next_seq)
-		return -1;
-	if (ack <= p->acked)
-		return 0;
-	cds_list_for_each_entry_safe(o, tmp, &p->out, node) {
-		size_t bytes = frame_bytes(o->len);
-
-		if (o->seq > ack)
-			break;
-		/* It may have come over the last link and be waiting to go over this one. */
-		if (o->sent)
-			p->window_bytes -= bytes;
-		else
-			p->queue_bytes -= bytes;
-		if (p->unsent == &o->node)
-			p->unsent = o->node.next;
-		cds_list_del(&o->node);
-		free(o);
-	}
-	p->acked = ack;
-	pump(p);
-	return 0;
 }
 
 static int stash(struct peer *p, const struct mesh_frame *f)
@@ -449,7 +182,7 @@ static int frame_of_view(struct peer *p, const struct mesh_frame *f)
 {
 	struct mesh *m = p->mesh;
 
-	if (take_ack(p, f->ack) < 0)
+	if (mesh_out_acked(p, f->ack) < 0)
 		return bad(m, p->nodeid, "acknowledges what was never sent", f->ack);
 	if (f->type == MESH_ACK)
 		return 0;
@@ -458,7 +191,7 @@ static int frame_of_view(struct peer *p, const struct mesh_frame *f)
 	if (f->seq <= p->received) {
 		m->stats.duplicates++;
 		p->ack_due = true;	/* it does not know that we have it */
-		owe_ack(p);
+		mesh_ack_owe(p);
 		return 0;
 	}
 	if (f->seq != p->received + 1)
@@ -468,14 +201,14 @@ static int frame_of_view(struct peer *p, const struct mesh_frame *f)
 	p->ack_due = true;
 	received(m, f->chan, f->len);
 	to_user(m, f->chan, (struct cluster_node){ p->nodeid, f->incarnation }, f->msg, f->len);
-	owe_ack(p);
+	mesh_ack_owe(p);
 	return 0;
 }
 
 static int on_frame(void *arg, uint32_t from, const void *buf, size_t len)
 {
 	struct mesh *m = arg;
-	struct peer *p = peer_find(m, from);
+	struct peer *p = mesh_peer_find(m, from);
 	struct mesh_frame f;
 	const char *wrong = mesh_frame_decode(buf, len, &f);
 
@@ -535,7 +268,7 @@ static void deliver(struct job *j)
 		sched_post(m->sched, j);
 		to_user(m, i->chan, i->from, i->msg, i->len);
 		free(i);
-		owe_ack(p);
+		mesh_ack_owe(p);
 		return;
 	}
 }
@@ -552,13 +285,13 @@ static void on_up(void *arg, uint32_t nodeid)
 		return;		/* its frames will break the link, it comes again */
 	p->up = true;
 	p->version = (uint8_t)(m->link->settled ? m->link->settled(m->link, nodeid) : PROTO_MESH.max);
-	rewind_out(p);
-	pump(p);
+	mesh_out_rewind(p);
+	mesh_out_pump(p);
 }
 
 static void on_down(void *arg, uint32_t nodeid)
 {
-	struct peer *p = peer_find(arg, nodeid);
+	struct peer *p = mesh_peer_find(arg, nodeid);
 
 	if (p)
 		p->up = false;
@@ -683,16 +416,4 @@ const struct mesh_stats *mesh_stats(const struct mesh *m)
 const char *mesh_bad_reason(const struct mesh *m)
 {
 	return m->bad;
-}
-
-uint64_t mesh_unacked_ms(struct mesh *m, uint32_t peer)
-{
-	struct peer *p = peer_find(m, peer);
-	uint64_t since;
-
-	if (!p || cds_list_empty(&p->out))
-		return 0;
-	since = cds_list_first_entry(&p->out, struct out, node)->since_ns;
-	/* 0 means none: what has just been sent is one millisecond old. */
-	return csv_max((sched_now_ns(m->sched) - since) / NS_PER_MS, (uint64_t)1);
 }
