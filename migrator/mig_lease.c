@@ -217,8 +217,15 @@ static void purge_coro(void *arg)
 {
 	struct mig *m = arg;
 
-	mig_event(m, "error", mig_node_name(m, m->cfg.self), "", "the others have a proof that this node is off: its VMs are killed, then it "
-		  "comes back as a new one");
+	size_t n = json_object_size(m->vms);
+
+	if (m->agent_ready && !n)
+		mig_event(m, "warning", mig_node_name(m, m->cfg.self), "", "the others have a proof that this node was off: it begins anew; no VM is "
+			  "here");
+	else
+		mig_event(m, "error", mig_node_name(m, m->cfg.self), m->agent_ready ? "" : "systemctl status hvhostd", "the others have a proof that "
+			  "this node was off: %s, then it begins anew", m->agent_ready ? "what is still here of VMs is killed" :
+			  "it waits for hvhostd, which kills what is still here of VMs");
 	/* Without a lease they are the reaper's (hvhostd); nobody says that they are gone but its own word. */
 	while (m->agent_ready == false || json_object_size(m->vms))
 		mig_wait_change(m, mig_now(m) + NS_PER_SEC);
@@ -283,7 +290,8 @@ static void notes_run(struct job *j)
 			outcome_note(m, n);
 			break;
 		case NOTE_PURGED:
-			if (!s->purging)
+			/* What leaves in order has said so itself (mig_node.c), and goes. */
+			if (!s->purging && !m->leaving)
 				s->purging = !mig_spawn(m, "purged", purge_coro, m);
 			break;
 		}

@@ -219,6 +219,7 @@ static void port_leave(struct mig_port *p, enum mig_leave how, const char *why)
 	struct mw_node *n = container_of(p, struct mw_node, port);
 
 	(void)why;
+	n->leaves[how]++;
 	if (how != MIG_LEAVE_ENGINE)
 		n->inc = ++n->w->life;
 	mw_later(n, 0, (struct later){ 0 }, do_leave);

@@ -41,6 +41,7 @@ struct mw_node {
 	unsigned part;			/* of the network */
 	bool power, daemon, agent, agent_wanted, left;
 	bool shared_disk_ok;
+	unsigned leaves[MIG_LEAVE_NODE + 1];	/* how often its migratord said that it ends so */
 	uint64_t inc;			/* of the node's life */
 	/* migratord */
 	struct sched *s;

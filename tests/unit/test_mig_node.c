@@ -119,6 +119,28 @@ START_TEST(a_node_that_leaves_in_order_is_neither_fenced_nor_counted)
 }
 END_TEST
 
+/* The proof that lets it go is its own word: no others that found it dead, and no VM to be killed. */
+START_TEST(a_node_that_leaves_in_order_is_not_said_to_be_purged)
+{
+	struct mw *w = mw_new();
+
+	mw_vm_on(w, "vm1", 3, 100);
+	ck_assert_int_eq(mig_int(mw_job(w, 1, "node.shutdown", node(3), 60 * NS_PER_SEC), "code"), 0);
+	mw_run(w, (uint64_t)_i * 500 * NS_PER_MS);
+	ck_assert_int_eq(mw_code(mw_ask(w, 1, "node.resume", node(3))), RPC_OK);
+	mw_run(w, 10 * NS_PER_SEC);
+	ck_assert(w->node[3].left);
+	for (uint32_t id = 1; id <= 2; id++) {
+		ck_assert_ptr_null(mw_event(w, id, "killed"));
+		ck_assert_ptr_null(mw_event(w, id, "have a proof"));
+	}
+	ck_assert_uint_eq(w->node[3].leaves[MIG_LEAVE_PURGED], 0);
+	ck_assert_uint_eq(w->node[3].leaves[MIG_LEAVE_NODE], 1);
+	ck_assert_uint_eq(w->n_fenced[3], 0);
+	mw_free(w);
+}
+END_TEST
+
 START_TEST(a_shutdown_stays_where_a_vm_cannot_move_unless_it_is_forced)
 {
 	struct mw *w = mw_new();
@@ -502,6 +524,7 @@ END_TEST
 UNIT_MAIN("mig_node", UNIT_TEST(a_drained_node_is_empty_and_stays_so_until_it_is_resumed), UNIT_TEST(a_drain_says_of_each_vm_that_stays_why_and_stops_none),
 	  UNIT_TEST(a_drain_waits_for_what_is_just_starting_there_or_on_its_way),
 	  UNIT_TEST(a_node_that_leaves_in_order_is_neither_fenced_nor_counted),
+	  UNIT_LOOP(a_node_that_leaves_in_order_is_not_said_to_be_purged, 0, 6),
 	  UNIT_TEST(a_shutdown_stays_where_a_vm_cannot_move_unless_it_is_forced), UNIT_TEST(a_vm_is_made_started_stopped_deleted),
 	  UNIT_TEST(a_disk_that_is_not_on_the_volume_is_refused), UNIT_TEST(a_switch_off_that_a_view_change_swallowed_is_said_again),
 	  UNIT_TEST(ha_enable_never_changes_what_is_wanted), UNIT_TEST(a_request_that_is_sent_again_finds_its_job),

@@ -119,5 +119,32 @@ START_TEST(a_proof_ends_it)
 }
 END_TEST
 
+/* It was believed to be off, and is back in its old life, its VMs gone already. */
+START_TEST(a_node_that_was_purged_says_what_is_done_and_no_more)
+{
+	struct mw *w = mw_new();
+	const json_t *e;
+
+	w->fence_rc[3] = -EIO;
+	mw_vm_on(w, "vm1", 3, 100);
+	mw_cut(w, 3);
+	ck_assert(mw_until(w, 30 * NS_PER_SEC, vm1_blocked));
+	mw_vm_of(w, 3, "vm1")->runs = mw_vm_of(w, 3, "vm1")->there = false;
+	mw_agent_kill(w, 3);
+	if (!_i)
+		mw_agent_start(w, 3);
+	ck_assert_int_eq(mw_code(mw_ask(w, 2, "node.confirm-fenced", json_pack("{s:i, s:s}", "nodeid", 3, "force", "saw it"))), RPC_OK);
+	ck_assert(mw_until(w, 60 * NS_PER_SEC, vm1_off_n3));
+	mw_heal(w);
+	mw_run(w, 10 * NS_PER_SEC);
+	e = mw_event(w, 1, "the others have a proof that this node was off");
+	ck_assert_ptr_nonnull(e);
+	ck_assert_msg(strstr(mig_text(e, "text"), _i ? "it waits for hvhostd" : "it begins anew; no VM is here"), "%s", mig_text(e, "text"));
+	ck_assert_uint_eq(w->node[3].leaves[MIG_LEAVE_PURGED], !_i);
+	mw_free(w);
+}
+END_TEST
+
 UNIT_MAIN("mig_proof", UNIT_LOOP(why_there_is_no_proof_is_the_same_on_every_node_and_goes_when_the_node_is_back, 0, ARRAY_SIZE(reasons)),
-	  UNIT_TEST(who_leads_next_and_who_comes_later_say_it_too), UNIT_LOOP(a_proof_ends_it, 0, 2))
+	  UNIT_TEST(who_leads_next_and_who_comes_later_say_it_too), UNIT_LOOP(a_proof_ends_it, 0, 2),
+	  UNIT_LOOP(a_node_that_was_purged_says_what_is_done_and_no_more, 0, 2))
