@@ -12,6 +12,8 @@
  *
  * Without arguments: 30 seeds, then each mutation, which must be caught.
  */
+#include "tests/sim/jnlsim.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <malloc.h>
@@ -19,51 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "journal/journal.h"
 #include "journal/mhdr.h"
-#include "tests/sim/jnlsim_model.h"
-#include "tests/sim/sim_disk.h"
-#include "utils/base/base.h"
 
 #define WORKERS 3u
 #define LOSSY_PER_WINDOW 20u
 #define MUTANT_SEEDS 200u
 
-enum node_state { N_DOWN, N_BOOTING, N_UP, N_DEAD /* until its journal is replayed */, N_DONE };
-
-struct cblk { struct jnl_buf jb; uint32_t version, life; bool freed, valid; uint8_t data[CSV_BLOCK_SIZE]; };
-
-struct node {
-	struct js *js;
-	unsigned id, workers;
-	enum node_state state;
-	struct blk *blk;
-	struct jnl *j;
-	struct jnl_geometry g;
-	uint8_t *slot_buf;
-	struct cblk *cache;		/* JM_BLOCKS */
-	bool recovering;		/* it replays somebody's journal */
-	uint32_t undurable[512], n_undurable;	/* its transactions, with ... */
-	uint64_t undurable_seq[512];		/* ... their sequences */
-};
-
-struct lock { unsigned holder; bool in_use, wanted; };
-
-struct js {
-	struct sim_world *w;
-	struct sim_disk *disk;
-	struct jm m;
-	struct node node[JM_NODES + 1];
-	struct lock lock[JM_OWNERS];
-	uint64_t gen, incarnation, data;
-	uint32_t ops, ops_max;
-	bool stop, failed, no_revoke, home_early;
-	char text[600];
-	uint64_t images, lossy;
-};
-
-static void fail(struct js *js, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void fail(struct js *js, const char *fmt, ...)
+void js_fail(struct js *js, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -75,328 +39,9 @@ static void fail(struct js *js, const char *fmt, ...)
 	va_end(ap);
 }
 
-static uint64_t below(struct js *js, uint64_t n)
-{
-	return sim_world_below(js->w, n);
-}
-
-static bool chance(struct js *js, unsigned num, unsigned den)
-{
-	return sim_world_chance(js->w, num, den);
-}
-
-static void nap(struct node *n)
-{
-	coro_sleep_ns(sim_world_sched(n->js->w, n->id), 50000 + below(n->js, 200000));
-}
-
-static struct jm_content *content(struct cblk *c)
-{
-	return (struct jm_content *)(c->data + sizeof(struct csv_mhdr));
-}
-
-/* ---- locks and cache ---------------------------------------------------------------------------------------------------- */
-
-/* What was durable when the lock came must be there: the model's check on images says whether it is the right version. */
-static int load_owner(struct node *n, uint32_t owner)
-{
-	struct js *js = n->js;
-	uint8_t *buf = blk_alloc(CSV_BLOCK_SIZE);
-	struct cblk *anchor = &n->cache[owner * JM_PER];
-	struct csv_err err = CSV_ERR_INIT;
-	int r = 0;
-
-	for (uint32_t i = 0; i < JM_PER && !r; i++) {
-		uint32_t b = owner * JM_PER + i;
-		struct cblk *c = &n->cache[b];
-		struct csv_owner o = jm_owner(b);
-
-		csv_assert(!c->valid);
-		c->life = i ? le32_get(content(anchor)->of[i].life) : js->m.ver[1 + b].life;
-		c->freed = i && le32_get(content(anchor)->of[i].freed);
-		jnl_buf_init(&c->jb, JM_BLK(b), c->data, o);
-		c->valid = true;
-		if (c->freed)
-			continue;
-		r = blk_read(n->blk, JM_BLK(b) * (uint64_t)CSV_BLOCK_SIZE, buf, CSV_BLOCK_SIZE);
-		if (r < 0)
-			break;
-		r = mhdr_check(buf, js->m.uuid, CSV_MAGIC_INODE, JM_BLK(b), &o, &err);
-		if (r < 0) {
-			fail(js, "node %u got owner %u: %s", n->id, owner, err.text);
-			break;
-		}
-		memcpy(c->data, buf, CSV_BLOCK_SIZE);
-		c->version = le64_get(content(c)->version);
-		if (c->version >= js->m.n_ver || js->m.ver[c->version].b != b) {
-			fail(js, "node %u: block %u has version %u, never written there", n->id, b, c->version);
-			r = -EIO;
-		}
-	}
-	free(buf);
-	return r;
-}
-
-static void drop_owner(struct node *n, uint32_t owner)
-{
-	for (uint32_t i = 0; i < JM_PER; i++) {
-		struct cblk *c = &n->cache[owner * JM_PER + i];
-
-		csv_assert(!c->valid || !jnl_buf_busy(&c->jb));
-		c->valid = false;
-	}
-}
-
-/* false: the node is about to die. */
-static bool lock_get(struct node *n, uint32_t owner)
-{
-	struct js *js = n->js;
-	struct lock *l = &js->lock[owner];
-
-	for (;;) {
-		if (js->failed)
-			return false;
-		if (l->holder == n->id && !l->in_use) {
-			l->in_use = true;
-			return true;
-		}
-		if (!l->holder && !l->in_use) {
-			l->holder = n->id;
-			l->in_use = true;
-			l->wanted = false;
-			return !load_owner(n, owner);
-		}
-		if (l->holder != n->id)
-			l->wanted = true;
-		nap(n);
-	}
-}
-
-static void lock_put(struct node *n, uint32_t owner)
-{
-	csv_assert(n->js->lock[owner].holder == n->id);
-	n->js->lock[owner].in_use = false;
-}
-
-/* Everything of this node up to the journal's stable sequence is durable from now on. */
-static void note_durable(struct node *n)
-{
-	struct js *js = n->js;
-	uint32_t now = sim_disk_recorded(js->disk), kept = 0;
-
-	for (uint32_t i = 0; i < n->n_undurable; i++) {
-		struct jm_txn *t = &js->m.txn[n->undurable[i]];
-
-		if (n->undurable_seq[i] <= jnl_stable_seq(n->j)) {
-			t->durable_at = now;
-			continue;
-		}
-		n->undurable[kept] = n->undurable[i];
-		n->undurable_seq[kept++] = n->undurable_seq[i];
-	}
-	n->n_undurable = kept;
-}
-
-static void releaser(void *arg)
-{
-	struct node *n = arg;
-	struct js *js = n->js;
-
-	while (!js->stop) {
-		struct csv_owner owner[JM_OWNERS];
-		uint32_t which[JM_OWNERS], k = 0;
-
-		for (uint32_t o = 0; o < JM_OWNERS; o++) {
-			struct lock *l = &js->lock[o];
-
-			if (l->holder != n->id || l->in_use || !(l->wanted || chance(js, 1, 100)))
-				continue;
-			l->in_use = true;
-			which[k] = o;
-			owner[k++] = jm_owner(o * JM_PER);
-		}
-		if (k && jnl_release(n->j, owner, k) < 0)
-			break;
-		if (k) {
-			note_durable(n);
-			sim_world_count(js->w, "op.release", k);
-		}
-		for (uint32_t i = 0; i < k; i++) {
-			if (jnl_owner_busy(n->j, owner[i]) && !js->no_revoke)
-				fail(js, "owner %u is busy after its release", which[i]);
-			drop_owner(n, which[i]);
-			js->lock[which[i]] = (struct lock){ 0 };
-		}
-		nap(n);
-	}
-	n->workers--;
-}
-
-/* ---- operations ------------------------------------------------------------------------------------------------------------- */
-
-struct op { struct node *n; struct jnl_handle h; uint32_t txn; uint32_t freed, n_blocks; uint32_t b[JM_TXN_MAX]; };
-
-static void set_version(struct op *op, uint32_t b)
-{
-	struct js *js = op->n->js;
-	struct cblk *c = &op->n->cache[b];
-	struct jm_txn *t = &js->m.txn[op->txn];
-
-	jnl_dirty(&op->h, &c->jb);
-	for (uint32_t i = 0; i < t->n; i++)
-		if (t->v[i] == c->version)
-			return;			/* this transaction's already */
-	c->version = jm_ver_new(&js->m, b, c->version, c->life);
-	csv_assert(t->n < JM_TXN_MAX);
-	t->v[t->n++] = c->version;
-	le64_set(&content(c)->version, c->version);
-	le64_set((struct le64 *)(c->data + JM_TAIL), c->version);
-}
-
-static void do_free(struct op *op, uint32_t b)
-{
-	struct js *js = op->n->js;
-	struct cblk *c = &op->n->cache[b], *anchor = &op->n->cache[b - b % JM_PER];
-
-	set_version(op, b - b % JM_PER);
-	js->m.life[c->life].final_ver = c->version;
-	js->m.life[c->life].free_ver = anchor->version;
-	js->m.life[c->life].data_at = JM_NEVER;
-	le32_set(&content(anchor)->of[b % JM_PER].freed, 1);
-	c->freed = true;
-	jnl_revoke(&op->h, &c->jb);
-	op->freed = b;
-	sim_world_count(js->w, "op.free", 1);
-}
-
-static void do_alloc(struct op *op, uint32_t b)
-{
-	struct js *js = op->n->js;
-	struct cblk *c = &op->n->cache[b], *anchor = &op->n->cache[b - b % JM_PER];
-
-	set_version(op, b - b % JM_PER);
-	c->life = jm_life_new(&js->m, b, ++js->gen);
-	c->version = 0;
-	c->freed = false;
-	memset(c->data, 0, sizeof(c->data));
-	mhdr_init(c->data, CSV_MAGIC_INODE, JM_BLK(b), js->gen, jm_owner(b));
-	jnl_buf_init(&c->jb, JM_BLK(b), c->data, jm_owner(b));
-	le32_set(&content(anchor)->of[b % JM_PER].life, c->life);
-	le32_set(&content(anchor)->of[b % JM_PER].freed, 0);
-	set_version(op, b);
-	sim_world_count(js->w, "op.alloc", 1);
-}
-
-static void change_owner(struct op *op, uint32_t owner)
-{
-	struct js *js = op->n->js;
-	uint32_t first = owner * JM_PER, b = first + 1 + below(js, JM_PER - 1);
-	struct cblk *c = &op->n->cache[b];
-
-	if (c->freed) {
-		if (chance(js, 1, 2))
-			do_alloc(op, b);
-	} else if (!op->freed && chance(js, 1, 4)) {
-		do_free(op, b);
-		if (chance(js, 1, 8)) {		/* and used again for metadata in the same transaction */
-			op->freed = 0;
-			do_alloc(op, b);
-		}
-	}
-	for (uint32_t i = 0; i < JM_PER; i++)
-		if (!op->n->cache[first + i].freed && chance(js, 1, 2))
-			set_version(op, first + i);
-}
-
-/* A freed block is a file's now: data, flushed, that no replay may touch. */
-static void write_data(struct node *n, uint32_t b)
-{
-	struct js *js = n->js;
-	struct jm_life *l;
-	uint8_t *buf = blk_alloc(CSV_BLOCK_SIZE);
-	uint64_t data = ++js->data;
-
-	jm_data_fill(buf, data);
-	js->m.life[n->cache[b].life].data = data;
-	if (!blk_write(n->blk, JM_BLK(b) * (uint64_t)CSV_BLOCK_SIZE, buf, CSV_BLOCK_SIZE) && !blk_flush(n->blk)) {
-		l = &js->m.life[n->cache[b].life];
-		l->data_at = sim_disk_recorded(js->disk);
-		sim_world_count(js->w, "op.data", 1);
-	}
-	free(buf);
-}
-
-static bool one_op(struct node *n)
-{
-	struct js *js = n->js;
-	struct op op = { .n = n };
-	uint32_t o[2] = { below(js, JM_OWNERS), below(js, JM_OWNERS) }, k = o[0] == o[1] ? 1 : 2;
-	bool ok = false;
-	uint64_t seq;
-	int r;
-
-	if (o[0] > o[1]) {
-		uint32_t x = o[0];
-
-		o[0] = o[1];
-		o[1] = x;
-	}
-	for (uint32_t i = 0; i < k; i++)
-		if (!lock_get(n, o[i]))
-			return false;
-	r = jnl_begin(n->j, 2 * JM_PER, 4, &op.h);
-	if (r < 0)
-		return false;
-	op.txn = jm_txn_new(&js->m, sim_disk_recorded(js->disk));
-	for (uint32_t i = 0; i < k; i++)
-		change_owner(&op, o[i]);
-	if (chance(js, 1, 4)) {		/* a read in the middle, as a real operation may do */
-		uint8_t *buf = blk_alloc(CSV_BLOCK_SIZE);
-
-		blk_read(n->blk, JM_BLK(0) * (uint64_t)CSV_BLOCK_SIZE, buf, CSV_BLOCK_SIZE);
-		free(buf);
-	}
-	seq = jnl_end(&op.h);
-	if (n->n_undurable < ARRAY_SIZE(n->undurable)) {
-		n->undurable[n->n_undurable] = op.txn;
-		n->undurable_seq[n->n_undurable++] = seq;
-	}
-	js->ops++;
-	sim_world_count(js->w, "op.transaction", 1);
-	if (chance(js, 1, 4) || op.freed) {
-		if (jnl_commit(n->j, seq) < 0)
-			return false;
-		note_durable(n);
-		sim_world_count(js->w, "op.commit", 1);
-		if (op.freed && chance(js, 3, 4))
-			write_data(n, op.freed);
-	}
-	ok = true;
-	for (uint32_t i = 0; i < k; i++)
-		lock_put(n, o[i]);
-	return ok;
-}
-
-static void worker(void *arg)
-{
-	struct node *n = arg;
-	struct js *js = n->js;
-
-	while (!js->stop && one_op(n)) {
-		if (chance(js, 1, 60)) {
-			if (jnl_checkpoint(n->j, below(js, 20)) < 0)
-				break;
-			sim_world_count(js->w, "op.checkpoint", 1);
-		}
-		if (chance(js, 1, 3))
-			nap(n);
-	}
-	n->workers--;
-}
-
 /* ---- lives of the nodes --------------------------------------------------------------------------------------------------------- */
 
-static int slot_write(struct node *n, unsigned of, bool active, uint64_t incarnation)
+static int slot_write(struct js_node *n, unsigned of, bool active, uint64_t incarnation)
 {
 	int r;
 
@@ -414,7 +59,7 @@ static void failed(void *arg, int err, const char *what)
 
 static void boot_main(void *arg)
 {
-	struct node *n = arg;
+	struct js_node *n = arg;
 	struct js *js = n->js;
 	struct jnl_config cfg = {
 		.sched = sim_world_sched(js->w, n->id), .blk = n->blk, .failed = failed, .arg = n, .commit_interval_ms = 20,
@@ -425,17 +70,17 @@ static void boot_main(void *arg)
 	if (jnl_format(n->blk, &n->g, &err) < 0 || slot_write(n, n->id, true, n->g.incarnation) < 0)
 		return;
 	if (jnl_open(&cfg, &n->g, &n->j, &err) < 0) {
-		fail(js, "node %u: %s", n->id, err.text);
+		js_fail(js, "node %u: %s", n->id, err.text);
 		return;
 	}
 	n->state = N_UP;
 	n->workers = WORKERS + 1;
-	csv_assert(!sched_spawn(cfg.sched, "releaser", releaser, n));
+	csv_assert(!sched_spawn(cfg.sched, "releaser", js_releaser, n));
 	for (unsigned i = 0; i < WORKERS; i++)
-		csv_assert(!sched_spawn(cfg.sched, "worker", worker, n));
+		csv_assert(!sched_spawn(cfg.sched, "worker", js_worker, n));
 }
 
-static void boot(struct node *n)
+static void boot(struct js_node *n)
 {
 	struct js *js = n->js;
 
@@ -453,7 +98,7 @@ static void boot(struct node *n)
 	csv_assert(!sched_spawn(sim_world_sched(js->w, n->id), "boot", boot_main, n));
 }
 
-static void power_cut(struct node *n)
+static void power_cut(struct js_node *n)
 {
 	struct js *js = n->js;
 
@@ -470,16 +115,16 @@ static void locks_free(struct js *js, unsigned node)
 {
 	for (uint32_t o = 0; o < JM_OWNERS; o++)
 		if (js->lock[o].holder == node)
-			js->lock[o] = (struct lock){ 0 };
+			js->lock[o] = (struct js_lock){ 0 };
 }
 
-struct recovery { struct node *by, *dead; };
+struct recovery { struct js_node *by, *dead; };
 
 static void recover_main(void *arg)
 {
 	static const struct jnl_replay_limits lim = { .total_blk = JM_TOTAL, .data_start_blk = JM_DATA };
 	struct recovery *rec = arg;
-	struct node *by = rec->by, *dead = rec->dead;
+	struct js_node *by = rec->by, *dead = rec->dead;
 	struct js *js = by->js;
 	struct jnl_geometry g = dead->g;
 	struct csv_err err = CSV_ERR_INIT;
@@ -489,11 +134,11 @@ static void recover_main(void *arg)
 
 	r = blk_read(by->blk, JM_SLOT_BLK(g.slot) * (uint64_t)CSV_BLOCK_SIZE, buf, CSV_BLOCK_SIZE);
 	if (!r && mhdr_check(buf, g.uuid, CSV_MAGIC_SLOT, JM_SLOT_BLK(g.slot), NULL, &err))
-		fail(js, "recovery of node %u: %s", dead->id, err.text);
+		js_fail(js, "recovery of node %u: %s", dead->id, err.text);
 	if (!r && le32_get(((struct csv_slot *)buf)->state) == CSV_SLOT_ACTIVE) {
 		r = jnl_replay(by->blk, &g, &lim, NULL, &st, &err);
 		if (r == -CSV_E_CORRUPT)
-			fail(js, "recovery of node %u: %s", dead->id, err.text);
+			js_fail(js, "recovery of node %u: %s", dead->id, err.text);
 		if (!r)
 			r = slot_write(by, dead->id, false, g.incarnation + 1);
 	} else if (!r) {
@@ -515,17 +160,17 @@ static void recover_main(void *arg)
 static void recover_one(struct js *js, struct recovery *rec)
 {
 	for (unsigned i = 1; i <= JM_NODES; i++) {
-		struct node *dead = &js->node[i];
+		struct js_node *dead = &js->node[i];
 
 		if (dead->state != N_DEAD)
 			continue;
 		for (unsigned k = 1; k <= JM_NODES; k++) {
-			struct node *by = &js->node[k];
+			struct js_node *by = &js->node[k];
 
 			if (by->state != N_UP || by->recovering)
 				continue;
 			/* the others' view of the death takes its time; ghosts come meanwhile */
-			if (!chance(js, 1, 600))
+			if (!js_chance(js, 1, 600))
 				return;
 			sim_disk_fence(js->disk, dead->id);
 			by->recovering = true;
@@ -558,20 +203,20 @@ static bool being_recovered(struct js *js)
 /* Between steps: deaths, errors, recoveries, boots. */
 static void chaos(struct js *js, struct recovery *rec)
 {
-	struct node *n = &js->node[1 + below(js, JM_NODES)];
+	struct js_node *n = &js->node[1 + js_below(js, JM_NODES)];
 
-	if (n->state == N_UP && chance(js, 1, 3000)) {
+	if (n->state == N_UP && js_chance(js, 1, 3000)) {
 		power_cut(n);
-	} else if (n->state == N_UP && chance(js, 1, 20000)) {
-		sim_disk_fail_at(js->disk, n->id, 1 + below(js, 20), -EIO);
+	} else if (n->state == N_UP && js_chance(js, 1, 20000)) {
+		sim_disk_fail_at(js->disk, n->id, 1 + js_below(js, 20), -EIO);
 	} else if (n->state == N_UP && !n->workers) {
 		power_cut(n);			/* withdrawn after an error */
-	} else if (n->state == N_BOOTING && chance(js, 1, 20000)) {
+	} else if (n->state == N_BOOTING && js_chance(js, 1, 20000)) {
 		power_cut(n);
 	}
 	if (!being_recovered(js))
 		recover_one(js, rec);
-	if (n->state == N_DOWN && chance(js, 1, 300))
+	if (n->state == N_DOWN && js_chance(js, 1, 300))
 		boot(n);
 	/* All dead: somebody comes back with an incarnation of its own only after the others' slots are clean. */
 	if (!anybody(js, N_UP) && !anybody(js, N_BOOTING) && !anybody(js, N_DOWN))
@@ -586,7 +231,7 @@ static bool check_image(struct js *js, struct sim_store *image, uint32_t at, con
 	bool ok = jm_check(&js->m, image, at, text, sizeof(text));
 
 	if (!ok)
-		fail(js, "%s image after write %u of %u: %s", kind, at, sim_disk_recorded(js->disk), text);
+		js_fail(js, "%s image after write %u of %u: %s", kind, at, sim_disk_recorded(js->disk), text);
 	sim_store_free(image);
 	return ok;
 }
@@ -634,7 +279,7 @@ static bool run_seed(uint64_t seed, uint32_t ops, int mutant, bool verbose, stru
 	jm_mkfs(&js->m, sim_disk_store(js->disk));
 	sim_disk_record(js->disk);
 	for (unsigned i = 1; i <= JM_NODES; i++) {
-		struct node *n = &js->node[i];
+		struct js_node *n = &js->node[i];
 
 		n->js = js;
 		n->id = i;
@@ -648,7 +293,7 @@ static bool run_seed(uint64_t seed, uint32_t ops, int mutant, bool verbose, stru
 		chaos(js, rec);
 	}
 	if (!js->failed && js->ops < js->ops_max && anybody(js, N_UP))
-		fail(js, "nothing moves after %u operations", js->ops);
+		js_fail(js, "nothing moves after %u operations", js->ops);
 	/* The power goes everywhere. */
 	for (unsigned i = 1; i <= JM_NODES; i++)
 		if (sim_world_is_up(js->w, i))
