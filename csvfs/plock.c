@@ -47,6 +47,8 @@ static void view_end(struct plock_ctl *c)
 		if (r->op.type == PLOCK_MSG_UNLOCK) {
 			plock_log_add(c, &r->op, true);
 			plock_req_done(c, r, 0);
+		} else if (r->cancelled && !r->gave_up) {
+			plock_req_done(c, r, -EINTR);	/* it is not held: not confirmed, so not said; and there may be no next view for long */
 		}
 	}
 }
@@ -62,6 +64,7 @@ static void on_suspend(void *arg)
 static void on_view(void *arg, const struct cluster_view *v)
 {
 	struct plock_ctl *c = arg;
+	struct plock_req *r;
 	const struct cluster_node *m = cluster_view_find(v, cluster_self(c->env->cluster));
 	bool reborn;
 
@@ -75,6 +78,8 @@ static void on_view(void *arg, const struct cluster_view *v)
 		/* PL4 */
 		plock_busy_add(c, -(int64_t)plock_table_count(c->mine));
 		plock_table_clear(c->mine);
+		cds_list_for_each_entry(r, &c->reqs, node)
+			r->gave_up = false;
 		if (c->user.lost)
 			c->user.lost(c->user.arg);
 	}

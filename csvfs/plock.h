@@ -23,6 +23,8 @@
  *  PL1 A lock is confirmed to a program only when all members of the present view have applied it and each of them finds the cluster settled.
  *  PL2 All members apply the same requests of a view in the same order, beginning with the same table.
  *  PL3 What a node says it holds is exactly what it has confirmed and not given up.
+ *  PL5 A lock for writing that became one for reading in the members' tables stays so, though a view change came before it was confirmed:
+ *      others read since.  So such a request does not come to nothing, neither by a signal nor by somebody in the way.
  *  PL4 A new incarnation begins with nothing: the others may have given its locks away (`lost` tells the user).
  *
  * Threads: the control thread.  plock_set, plock_clear and plock_get await; no glock may be held (R5).

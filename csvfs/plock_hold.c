@@ -110,6 +110,20 @@ bool plock_log_concerns(const struct plock_ctl *c, const struct plock_who *who)
 	return false;
 }
 
+bool plock_log_weakens(const struct plock_ctl *c, const struct plock_op *op)
+{
+	const struct plock own = { .id = op->lk.id, .start = op->lk.start, .end = op->lk.end };
+	const struct change *ch;
+
+	if (op->lk.type != PLOCK_READ)
+		return false;
+	cds_list_for_each_entry(ch, &c->log, node)
+		if (ch->op.type == PLOCK_MSG_LOCK && ch->op.lk.type == PLOCK_WRITE && ch->op.key == op->key && ch->op.kind == op->kind &&
+		    ch->op.lk.id == op->lk.id && ch->op.lk.start <= op->lk.end && op->lk.start <= ch->op.lk.end)
+			return true;
+	return plock_table_writes(c->mine, op->key, op->kind, &own);
+}
+
 /* ---- lists */
 
 /* LIST: u8 type, u8 last, le16 count, then entries: u8 kind, u8 plock_type, le16 0, le32 pid, le64 key, id, start, end, (le32 0) */

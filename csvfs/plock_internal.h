@@ -21,6 +21,7 @@ struct plock_req {
 	struct plock_op op;
 	enum plock_req_state state;
 	bool cancelled;
+	bool gave_up;			/* once applied: others may have what it takes back of its owner's own (PL5) */
 	int result;
 	uint64_t acked;			/* by index in the view */
 	bool found;			/* GET */
@@ -63,6 +64,7 @@ void plock_log_confirm(struct plock_ctl *c, uint64_t request);
 void plock_log_settle(struct plock_ctl *c);		/* a view ended: what was not confirmed is not held */
 void plock_log_free(struct plock_ctl *c);
 bool plock_log_concerns(const struct plock_ctl *c, const struct plock_who *who);
+bool plock_log_weakens(const struct plock_ctl *c, const struct plock_op *op);	/* does it make a lock for writing one for reading? */
 /* plock_hold.c: what is told in each new view */
 void plock_list_tell(struct plock_ctl *c);
 bool plock_list_heard(struct plock_ctl *c, struct cluster_node from, const void *buf, size_t len, bool *ret_last);

@@ -7,7 +7,7 @@
  *	                        |                      | granted
  *	                        `------------------> WAITING
  *	any of them --view change--> NEW, asked again when the tables are built;  unlocks are done at once then (PL3: they only
- *	take from what this node will say it holds)
+ *	take from what this node will say it holds), and so are locks whose program does not want to wait any more (but PL5)
  */
 #include "csvfs/plock_internal.h"
 
@@ -106,12 +106,14 @@ void plock_req_done(struct plock_ctl *c, struct plock_req *r, int result)
 
 static void req_send(struct plock_ctl *c, struct plock_req *r)
 {
+	struct plock_op op = r->op;
 	uint8_t buf[OP_BYTES];
 	int err;
 
 	r->state = PLOCK_REQ_SENT;
 	r->acked = 0;
-	err = cluster_send(c->env->cluster, CHAN_PLOCK, buf, op_put(&r->op, buf));
+	op.wait |= r->gave_up;		/* PL5: where it wants more than it had, somebody may have come between */
+	err = cluster_send(c->env->cluster, CHAN_PLOCK, buf, op_put(&op, buf));
 	if (err == -ENOTCONN)
 		r->state = PLOCK_REQ_NEW;
 	else if (err)
@@ -192,6 +194,7 @@ static void held(struct plock_ctl *c, struct cluster_node node, uint64_t request
 	csv_assertf(r && (r->state == PLOCK_REQ_SENT || r->state == PLOCK_REQ_WAITING),
 		    "a lock of this node was granted that nobody here asked for");
 	r->state = PLOCK_REQ_APPLIED;
+	r->gave_up |= plock_log_weakens(c, &r->op);
 	plock_log_add(c, &r->op, false);
 }
 
@@ -310,7 +313,7 @@ static void became_ready(struct plock_ctl *c)
 	cds_list_for_each_entry_safe(r, next_req, &c->reqs, node) {
 		if (r->state != PLOCK_REQ_NEW)
 			continue;
-		if (r->cancelled)
+		if (r->cancelled && !r->gave_up)
 			plock_req_done(c, r, -EINTR);
 		else
 			req_send(c, r);
@@ -402,12 +405,14 @@ static void cancel(struct plock_ctl *c, struct plock_req *r)
 	uint8_t buf[OP_BYTES];
 
 	r->cancelled = true;
+	if (r->gave_up)
+		return;			/* PL5 */
 	if (r->state == PLOCK_REQ_NEW) {
 		plock_req_done(c, r, -EINTR);
 		return;
 	}
 	op.type = PLOCK_MSG_CANCEL;
-	/* Lost with the view: then the request is asked for again, or rather not (became_ready). */
+	/* Lost with the view: then it ends with that (view_end). */
 	cluster_send(c->env->cluster, CHAN_PLOCK, buf, op_put(&op, buf));
 }
 

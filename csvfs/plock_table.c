@@ -431,6 +431,19 @@ bool plock_table_holds(const struct plock_table *t, uint64_t key, enum plock_kin
 	return false;
 }
 
+bool plock_table_writes(const struct plock_table *t, uint64_t key, enum plock_kind kind, const struct plock *range)
+{
+	const struct file *f = file_find(t, key);
+
+	for (uint32_t i = 0; f && i < f->held[kind].n; i++) {
+		const struct plock *h = &f->held[kind].v[i];
+
+		if (h->type == PLOCK_WRITE && same_owner(h, range) && overlap(h, range))
+			return true;
+	}
+	return false;
+}
+
 void plock_table_walk(const struct plock_table *t, bool (*fn)(void *arg, const struct plock_walk *w), void *arg)
 {
 	const struct file *f, *next;

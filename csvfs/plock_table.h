@@ -64,6 +64,9 @@ const struct plock *plock_table_conflict(const struct plock_table *t, uint64_t k
 /* Has this owner any lock on the file? */
 bool plock_table_holds(const struct plock_table *t, uint64_t key, enum plock_kind kind, struct cluster_node node, uint64_t id);
 
+/* Has the owner of `range` any of it for writing? */
+bool plock_table_writes(const struct plock_table *t, uint64_t key, enum plock_kind kind, const struct plock *range);
+
 struct plock_walk { uint64_t key, request; enum plock_kind kind; bool waiting; struct plock lk; };
 /* All of it, in an order that is the same everywhere only within a file; fn returns false to end. */
 void plock_table_walk(const struct plock_table *t, bool (*fn)(void *arg, const struct plock_walk *w), void *arg);

@@ -62,6 +62,7 @@ struct node {
 	struct timer look;		/* for lost lives to fence, for a next life */
 	struct fence_req req;
 	bool fencing;
+	uint64_t lost;			/* times its programs were told that their locks are lost */
 };
 
 struct sim {
@@ -182,6 +183,14 @@ static void found_nothing(struct program *p, unsigned file, unsigned byte, uint6
 	}
 }
 
+/* POSIX: a request that fails has changed nothing. */
+static void still(struct program *p, unsigned file, const struct belief *before, unsigned from, unsigned to)
+{
+	for (unsigned b = from; b <= to; b++)
+		if (before[b].on)
+			believe(p, file, PLOCK_POSIX, before[b].type, b, b);
+}
+
 /* ---- programs ---------------------------------------------------------------------------------------------------------------------- */
 
 static void cancel_due(struct timer *t)
@@ -206,7 +215,9 @@ static void one_set(struct program *p, enum plock_kind kind)
 	enum plock_type type = rnd(p->n, 2) ? PLOCK_WRITE : PLOCK_READ;
 	/* A circle through both kinds is nobody's to find. */
 	bool wait = rnd(p->n, 2) && !(kind == PLOCK_POSIX && p->flocked);
+	struct belief before[BYTES];
 	struct plock_who who;
+	uint64_t told;
 	int err;
 
 	if (kind == PLOCK_POSIX) {
@@ -219,6 +230,8 @@ static void one_set(struct program *p, enum plock_kind kind)
 	}
 	who = who_of(p, file, kind);
 	/* The old lock on these bytes may be replaced at any moment from now on. */
+	memcpy(before, p->belief[file][kind], sizeof(before));
+	told = p->n->lost;
 	if (type == PLOCK_READ || kind == PLOCK_FLOCK)
 		doubt(p, file, kind, from, to);
 	if (rnd(p->n, 6) == 0)
@@ -232,6 +245,8 @@ static void one_set(struct program *p, enum plock_kind kind)
 		believe(p, file, kind, type, from, to);
 	else if (kind == PLOCK_FLOCK)
 		p->flocked = false;
+	else if (told == p->n->lost)
+		still(p, file, before, from, to);
 	switch (err) {
 	case 0: sim_world_count(s->w, wait ? "op.locked_waiting" : "op.locked", 1); break;
 	case -EAGAIN: sim_world_count(s->w, "op.refused", 1); break;
@@ -313,6 +328,7 @@ static void on_lost(void *arg)
 
 	for (unsigned i = 0; i < PROGRAMS; i++)
 		memset(n->prog[i].belief, 0, sizeof(n->prog[i].belief));
+	n->lost++;
 	sim_world_count(n->s->w, "op.locks_lost", 1);
 }
 
