@@ -153,11 +153,12 @@ static uint64_t may_come_ns(const struct rcv_node *n)
 static void wait_for_return(struct rcv_node *n)
 {
 	struct csvfs *fs = n->rcv->fs;
+	uint64_t now = fs_now_ns(fs);		/* looked at once a round: it goes on between two looks */
 	bool said = false;
 
-	while (!n->fenced && worker_goes_on(n) && fs_now_ns(fs) < may_come_ns(n)) {
+	for (; !n->fenced && worker_goes_on(n) && now < may_come_ns(n); now = fs_now_ns(fs)) {
 		const struct cluster_view *v = cluster_current(fs->env->cluster);
-		uint32_t ms = (uint32_t)((may_come_ns(n) - fs_now_ns(fs) + NS_PER_MS - 1) / NS_PER_MS);
+		uint32_t ms = (uint32_t)((may_come_ns(n) - now + NS_PER_MS - 1) / NS_PER_MS);
 
 		if (v && cluster_view_find(v, n->who.nodeid))
 			break;

@@ -216,7 +216,7 @@ static void on_view(void *arg, const struct cluster_view *v)
 		else if (mig_is_leader(m) && mig_node_may_come(m, old.m[i].nodeid))
 			mig_event(m, "info", mig_node_name(m, old.m[i].nodeid), "", "missing after a time without quorum, perhaps on its way: nothing "
 				  "is taken from it for %" PRIu64 " ms",
-				  (uint64_t)((cluster_may_come_ns(m->env->cluster, old.m[i].nodeid) - mig_now(m)) / NS_PER_MS));
+				  (uint64_t)((cluster_may_come_ns(m->env->cluster, old.m[i].nodeid) - m->viewed_ns) / NS_PER_MS));
 		else if (mig_is_leader(m))
 			mig_node_lost(m, old.m[i].nodeid);
 		if (!same && came)
