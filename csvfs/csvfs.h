@@ -132,7 +132,8 @@ void csvfs_image_close(struct csvfs *fs, uint64_t ino, enum csvfs_use use);
  * called.  Nothing reaches behind the disk's end.  fsync is that of the file.
  */
 int csvfs_disk_size(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t *ret_size, struct csv_err *err);
-int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, struct csv_err *err);
+/* `path`: by which it was found, for the log; NULL or "": not known. */
+int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, const char *path, struct csv_err *err);
 ssize_t csvfs_disk_read(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, void *buf, size_t len);
 ssize_t csvfs_disk_write(struct csvfs *fs, uint64_t ino, uint32_t gen, uint64_t off, const void *buf, size_t len);	/* -ENOSPC: behind */
 int csvfs_disk_fallocate(struct csvfs *fs, uint64_t ino, uint32_t gen, int mode, uint64_t off, uint64_t len);

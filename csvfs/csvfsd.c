@@ -216,6 +216,7 @@ static void start_coro(void *arg)
 		f->fs = NULL;
 	} else {
 		f->root_ino = csvfs_root_ino(f->fs);
+		f->names = names_new(f->root_ino);
 		rc = data_plane_start(d);
 	}
 	if (!rc)
@@ -337,6 +338,7 @@ static int run(struct csvfsd *d)
 	if (d->f.dp)
 		dp_table_free(d->f.dp);
 	iobuf_free_all(&d->f);
+	names_free(d->f.names);
 	free(d->rejoin);
 	world_close(&d->w);
 	if (d->sig_fd > 0)

@@ -128,10 +128,10 @@ static int open_again(struct rejoin *r, struct csvfs *fs, struct csv_err *err)
 
 		rc = csvfs_image_open(fs, u->ino, gen, u->kind);
 		if (!rc && u->kind == CSVFS_USE_RAW)
-			rc = csvfs_disk_open(fs, u->ino, gen, u->writing, err);
+			rc = csvfs_disk_open(fs, u->ino, gen, u->writing, u->path, err);
 		if (rc)			/* RJ3 */
-			csv_err_set(err, rc, "image inode %llu, open here by process %u (%s): %s", (unsigned long long)u->ino, u->pid, u->process,
-				    csv_err_describe(rc));
+			csv_err_set(err, rc, "image %s%sinode %llu%s, open here by process %u (%s): %s", u->path, *u->path ? " (" : "",
+				    (unsigned long long)u->ino, *u->path ? ")" : "", u->pid, u->process, csv_err_describe(rc));
 	}
 	return rc;
 }

@@ -218,7 +218,7 @@ json_t *ctl_image_list(struct ctl *c, const json_t *args)
 			break;
 		}
 		snprintf(name, sizeof(name), "%" PRIu64, u->ino);
-		rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:b, s:I, s:s, s:I, s:s, s:s}", "inode", name, "use", use_name(u->kind), "writing",
+		rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:s, s:b, s:I, s:s, s:I, s:s, s:s}", "inode", name, "path", u->path, "use", use_name(u->kind), "writing",
 						    u->writing, "pid", (json_int_t)u->pid, "process", u->process, "open_ms",
 						    (json_int_t)((now - u->since_ns) / NS_PER_MS), "node", c->w->node_name, "volume", c->dir));
 	}

@@ -31,6 +31,7 @@
 
 #include "csvfs/csvfs.h"
 #include "csvfs/dataplane.h"
+#include "csvfs/names.h"
 #include "utils/env/env.h"
 #include "utils/env/loop.h"
 
@@ -94,6 +95,7 @@ struct use {
 	bool writing;
 	uint32_t pid;
 	char process[16];
+	char path[NAMES_PATH_BYTES];	/* when it was opened; "": not known */
 	uint64_t since_ns;
 	/* fuse_lock.c */
 	struct use *lock_next;
@@ -128,6 +130,7 @@ struct fused {
 	struct loop_msg ended_msg;	/* posted once, by the first worker that finds the connection gone */
 	int ended;
 	struct env *env;
+	struct names *names;
 	struct use *uses;
 	struct use *lockers;		/* handles with lock_owners */
 	int lock_users;			/* any thread: atomic (fuse_lock.c) */
@@ -199,6 +202,7 @@ void use_start(struct fused *d);			/* before the mesh starts */
 /* The handle that `op` opens, counted where R41 wants it.  -EBUSY and so on; who is in the way is in the log. */
 int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bool writing, uint64_t *ret_fh);
 void use_close(struct fused *d, uint64_t fh);
+const char *use_path(uint64_t fh);			/* "": not known */
 /* For the time of an operation that an open raw view of that image forbids (rename, unlink, truncate); ino 0: nothing held. */
 struct use_guard { uint64_t ino; };
 int use_guard_name(struct fop *op, struct node dir, const char *name, struct use_guard *ret);

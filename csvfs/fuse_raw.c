@@ -80,6 +80,8 @@ static void lookup(struct fop *op)
 		return;
 	}
 	err = csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, a);
+	if (!err && (S_ISDIR(a->mode) || S_ISREG(a->mode)))
+		names_seen(op->d->names, op->node.ino, op->name, a->ino);
 	if (!err && S_ISDIR(a->mode)) {
 		dir_attr(a);
 		fop_reply_entry(op, VIEW_RAW_DIR, 0);
@@ -213,10 +215,11 @@ static int open_disk(struct fop *op, uint64_t ino, uint32_t gen)
 	if (rc)
 		return rc;
 	/* From here on the plain file does not change but through views (RV1). */
-	rc = csvfs_disk_open(d->fs, ino, gen, writing, &err);
+	rc = csvfs_disk_open(d->fs, ino, gen, writing, use_path(op->fi.fh), &err);
 	if (rc) {
 		if (*err.text && rc != -EINTR && rc != -CSV_E_WITHDRAWN)
-			log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": cannot be opened through " RAW_NAME ": %s", ino, err.text);
+			log_to(d->log, LOG_L_WARN, "image %s%sinode %" PRIu64 "%s: cannot be opened through " RAW_NAME ": %s", use_path(op->fi.fh),
+			       *use_path(op->fi.fh) ? " (" : "", ino, *use_path(op->fi.fh) ? ")" : "", err.text);
 		use_close(d, op->fi.fh);
 	}
 	return rc == -EMEDIUMTYPE ? -ENOENT : rc;

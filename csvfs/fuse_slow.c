@@ -18,7 +18,11 @@ static void reply_entry(struct fop *op, int err)
 
 static void run_lookup(struct fop *op)
 {
-	reply_entry(op, csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, &op->attr));
+	int err = csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, &op->attr);
+
+	if (!err && (S_ISDIR(op->attr.mode) || op->attr.flags & CSV_INO_IMAGE))
+		names_seen(op->d->names, op->node.ino, op->name, op->attr.ino);
+	reply_entry(op, err);
 }
 
 static void run_getattr(struct fop *op)

@@ -129,7 +129,12 @@ static void refused(struct fused *d, uint64_t ino, enum csvfs_use kind, const ch
 	const struct use *u = find_other(d, ino, kind);
 	struct use_refusal r = { .ino = ino, .kind = kind, .at_ns = sched_now_ns(d->sched) };
 	enum csvfs_use other = kind == CSVFS_USE_RAW ? CSVFS_USE_PLAIN : CSVFS_USE_RAW;
+	char path[NAMES_PATH_BYTES], who[NAMES_PATH_BYTES + 40];
 
+	if (names_path(d->names, ino, path))
+		snprintf(who, sizeof(who), "%s (inode %" PRIu64 ")", path, ino);
+	else
+		snprintf(who, sizeof(who), "inode %" PRIu64, ino);
 	if (u) {
 		r.nodeid = cluster_self(d->env->cluster);
 		r.pid = u->pid;
@@ -139,11 +144,11 @@ static void refused(struct fused *d, uint64_t ino, enum csvfs_use kind, const ch
 	}
 	d->refusal[d->refusals++ % USE_REFUSALS] = r;
 	if (r.nodeid)
-		log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": %s refused: process %" PRIu32 " (%s) on node %" PRIu32 " has it open %s; "
-					   "end that first", ino, what, r.pid, r.process, r.nodeid, kind_text(other));
+		log_to(d->log, LOG_L_WARN, "image %s: %s refused: process %" PRIu32 " (%s) on node %" PRIu32 " has it open %s; "
+					   "end that first", who, what, r.pid, r.process, r.nodeid, kind_text(other));
 	else
-		log_to(d->log, LOG_L_WARN, "image inode %" PRIu64 ": %s refused: another node has it open %s (it did not say which process); "
-					   "see there: csvctl vhd users", ino, what, kind_text(other));
+		log_to(d->log, LOG_L_WARN, "image %s: %s refused: another node has it open %s (it did not say which process); "
+					   "see there: csvctl vhd users", who, what, kind_text(other));
 }
 
 static bool is_refusal(int err)
@@ -181,6 +186,7 @@ int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bo
 		return -ENOMEM;
 	*u = (struct use){ .ino = ino, .kind = kind, .writing = writing, .pid = ctx ? (uint32_t)ctx->pid : 0 };
 	*ret_fh = (uint64_t)(uintptr_t)u;
+	names_path(d->names, ino, u->path);
 	if (kind == CSVFS_USE_PLAIN && !writing)
 		return 0;
 	err = csvfs_image_open(d->fs, ino, gen, kind);
@@ -197,6 +203,11 @@ int use_open(struct fop *op, uint64_t ino, uint32_t gen, enum csvfs_use kind, bo
 	u->next = d->uses;
 	d->uses = u;
 	return 0;
+}
+
+const char *use_path(uint64_t fh)
+{
+	return ((const struct use *)(uintptr_t)fh)->path;
 }
 
 void use_close(struct fused *d, uint64_t fh)

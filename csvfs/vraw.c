@@ -193,7 +193,7 @@ static int replay(struct vraw *v, struct vimg_open *o, struct csv_err *err)
 	v->img = *vimg_open_image(o);
 	rc = write_header(v, true, err);
 	if (!rc)
-		fs_log(v->fs, LOG_L_INFO, "image inode %llu: its log was replayed: %zu pieces", (unsigned long long)v->ip->ino, r->n);
+		fs_log(v->fs, LOG_L_INFO, "%s: its log was replayed: %zu pieces", v->who, r->n);
 	return rc;
 }
 
@@ -231,7 +231,17 @@ static void view_free(struct vraw *v)
 	free(v);
 }
 
-static int make_view(struct csvfs *fs, struct inode *ip, struct vraw **ret, struct csv_err *err)
+static void name_it(struct vraw *v, const char *path)
+{
+	unsigned long long ino = v->ip->ino;
+
+	if (path && *path)
+		snprintf(v->who, sizeof(v->who), "image %s (inode %llu)", path, ino);
+	else if (!*v->who)
+		snprintf(v->who, sizeof(v->who), "image inode %llu", ino);
+}
+
+static int make_view(struct csvfs *fs, struct inode *ip, const char *path, struct vraw **ret, struct csv_err *err)
 {
 	struct vraw *v = calloc(1, sizeof(*v));
 	struct vimg_open *o = NULL;
@@ -242,6 +252,7 @@ static int make_view(struct csvfs *fs, struct inode *ip, struct vraw **ret, stru
 		return csv_err_set(err, -ENOMEM, "out of memory");
 	v->fs = fs;
 	v->ip = ip;
+	name_it(v, path);
 	CDS_INIT_LIST_HEAD(&v->adds);
 	waitq_init(&v->add_wq);
 	rc = glock_get(fs, OWN_VMAP(ip->ino), DLM_CW, 0, &gh);
@@ -304,7 +315,7 @@ out:
 	return rc;
 }
 
-int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, struct csv_err *err)
+int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, const char *path, struct csv_err *err)
 {
 	struct glock *gl = glock_find(fs, OWN_INODE(ino));
 	struct inode *ip = gl ? gl->obj : NULL;
@@ -315,7 +326,7 @@ int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, 
 	(void)gen;
 	co_mutex_lock(fs->env->sched, &ip->vraw_mx);
 	if (!ip->vraw)
-		rc = make_view(fs, ip, &v, err);
+		rc = make_view(fs, ip, path, &v, err);
 	if (!rc && v) {
 		/* A map of an earlier view may have had another end. */
 		inode_gate_close(ip);
@@ -324,6 +335,8 @@ int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, 
 		inode_gate_open(ip);
 	}
 	v = ip->vraw;
+	if (!rc)
+		name_it(v, path);
 	if (!rc && writing && !v->writable) {
 		rc = fs_check_write(fs);
 		if (!rc)

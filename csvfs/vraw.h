@@ -38,6 +38,7 @@ struct vraw {
 	struct csvfs *fs;
 	struct inode *ip;
 	struct vimg img;
+	char who[320];			/* for the log: "image vms/web1/disk.vhdx (inode 77)", or without the path */
 	bool writable;			/* checked as a whole, and opened for writing here */
 	struct vimg_open *dirty;	/* read-only mount: a log that was not replayed and hides what lies in the file; else NULL */
 

@@ -97,7 +97,7 @@ static int load(struct vraw *v, uint32_t i, bool neg)
 
 int vraw_damaged(struct vraw *v, const struct csv_err *err)
 {
-	fs_log(v->fs, LOG_L_ERR, "image inode %llu: %s", (unsigned long long)v->ip->ino, err->text);
+	fs_log(v->fs, LOG_L_ERR, "%s: %s", v->who, err->text);
 	return -CSV_E_CORRUPT;
 }
 

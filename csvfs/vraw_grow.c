@@ -203,7 +203,7 @@ int vraw_grow(struct vraw *v, uint64_t *ret_off, uint32_t *ret_n)
 		*ret_n = n;
 		v->file_size = csv_max(v->file_size, g->size);
 	} else if (*err.text && rc != -EINTR) {
-		fs_log(v->fs, LOG_L_WARN, "image inode %llu: %s", (unsigned long long)v->ip->ino, err.text);
+		fs_log(v->fs, LOG_L_WARN, "%s: %s", v->who, err.text);
 	}
 	free(g);
 	free(tail);

@@ -24,7 +24,7 @@ int vraw_file_read(struct vraw *v, uint64_t off, void *buf, uint64_t len)
 	ssize_t n = csvfs_read(v->fs, v->ip->ino, 0, off, buf, len);
 
 	if (n >= 0 && (uint64_t)n < len) {
-		fs_log(v->fs, LOG_L_ERR, "image inode %llu: ends at %llu, where bytes up to %llu were expected", (unsigned long long)v->ip->ino,
+		fs_log(v->fs, LOG_L_ERR, "%s: ends at %llu, where bytes up to %llu were expected", v->who,
 		       (unsigned long long)(off + (uint64_t)n), (unsigned long long)(off + len));
 		return -CSV_E_CORRUPT;
 	}

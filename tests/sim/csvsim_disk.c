@@ -73,7 +73,7 @@ void cs_disk_open(struct cs_node *n)
 		return;
 	ret = csvfs_image_open(n->fs, f->ino, f->gen, CSVFS_USE_RAW);
 	if (!ret) {
-		ret = csvfs_disk_open(n->fs, f->ino, f->gen, true, &err);
+		ret = csvfs_disk_open(n->fs, f->ino, f->gen, true, NULL, &err);
 		if (ret)
 			csvfs_image_close(n->fs, f->ino, CSVFS_USE_RAW);
 	}

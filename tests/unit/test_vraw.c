@@ -50,6 +50,27 @@ START_TEST(a_new_disk_reads_as_zeros_and_keeps_what_is_written_on_every_node)
 }
 END_TEST
 
+/* The log speaks of the image by its path; the number alone is nobody's name. */
+START_TEST(a_full_volume_is_said_with_the_path_of_the_image)
+{
+	char says[200];
+	uint64_t off = 0;
+
+	vw_start(1, format_of(_i), 4096 * MIB, MIB);
+	vw.len = MIB;
+	vw.buf = calloc(1, MIB);
+	for (vw.n = MIB; vw.n == MIB && off < vw.spec.size; off += MIB) {
+		vw.off = off;
+		on_node(1, vw_write_co);
+	}
+	ck_assert_int_eq(vw.n, -ENOSPC);
+	snprintf(says, sizeof(says), "image vms/a disk (inode %llu): no room for another block", (unsigned long long)vw.file.ino);
+	ck_assert_msg(strstr(cw.all_log, says) != NULL, "%s: not in\n%s", says, cw.all_log);
+	free(vw.buf);
+	vw_end(1);
+}
+END_TEST
+
 START_TEST(the_last_block_may_be_a_part_and_nothing_lies_behind_the_disk)
 {
 	uint64_t size = 9 * MIB + 512 * 77;
@@ -447,6 +468,7 @@ START_TEST(a_map_goes_with_the_first_lock_it_rests_on)
 END_TEST
 
 UNIT_MAIN("vraw", UNIT_LOOP(a_new_disk_reads_as_zeros_and_keeps_what_is_written_on_every_node, 0, 2),
+	  UNIT_LOOP(a_full_volume_is_said_with_the_path_of_the_image, 0, 2),
 	  UNIT_LOOP(the_last_block_may_be_a_part_and_nothing_lies_behind_the_disk, 0, 2),
 	  UNIT_TEST(sectors_whose_bit_is_clear_are_hidden_and_become_zeros_with_the_first_write),
 	  UNIT_LOOP(an_image_whose_table_names_a_place_twice_is_not_written, 0, 2),

@@ -52,7 +52,7 @@ static csv_unused void vw_open(struct csvfs *fs)
 	vw.err = CSV_ERR_INIT;
 	OK(csvfs_open(fs, vw.file.ino, 0));
 	OK(csvfs_image_open(fs, vw.file.ino, 0, CSVFS_USE_RAW));
-	vw.n = csvfs_disk_open(fs, vw.file.ino, 0, vw.writing, &vw.err);
+	vw.n = csvfs_disk_open(fs, vw.file.ino, 0, vw.writing, "vms/a disk", &vw.err);
 }
 
 static csv_unused void vw_close(struct csvfs *fs)

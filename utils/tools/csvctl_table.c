@@ -202,7 +202,7 @@ const struct cc_cmd cc_cmds[] = {
 		.opts = { VOLUME_OPT },
 		.cols = { { "inode", "INODE", CC_TEXT }, { "use", "USE", CC_TEXT }, { "writing", "WRITING", CC_BOOL }, { "pid", "PID", CC_INT },
 			  { "process", "PROCESS", CC_TEXT }, { "open_ms", "OPEN", CC_MS }, { "node", "NODE", CC_TEXT },
-			  { "volume", "VOLUME", CC_TEXT } },
+			  { "volume", "VOLUME", CC_TEXT }, { "path", "PATH", CC_TEXT } },
 	},
 	{
 		.noun = "vm", .verb = "create", .run = cc_vm_create, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
