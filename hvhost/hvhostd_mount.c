@@ -10,9 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "utils/base/base.h"
 #include "utils/rpc/rpc_client.h"
+
+#define LINKS_MAX 8
 
 const char *mount_state_name(enum mount_state st)
 {
@@ -51,6 +54,13 @@ static void judge_answered(const char *dir, const struct mount_facts *f, struct 
 		return;
 	}
 	ret->state = f->mounted && strcmp(f->state, "JOINING") ? MOUNT_WAITS : MOUNT_JOINING;
+	if (ret->state == MOUNT_WAITS && !strcmp(f->state, "ACTIVE")) {		/* its csvfsd waits for nothing */
+		if (f->statfs_rc == -EINPROGRESS)
+			snprintf(ret->reason, sizeof(ret->reason), "the volume at %.100s answers slowly: its disk is busy, or does not answer", dir);
+		else
+			snprintf(ret->reason, sizeof(ret->reason), "the volume at %.100s is mounted, and answers: %s", dir, strerror(-f->statfs_rc));
+		return;
+	}
 	snprintf(ret->reason, sizeof(ret->reason), "the volume at %.100s %s: %s", dir, ret->state == MOUNT_WAITS ? "waits" : "is not mounted yet",
 		 *f->why ? f->why : "it is being mounted");
 	command_in(f->why, ret->command, sizeof(ret->command));
@@ -86,7 +96,8 @@ void mount_judge(const char *dir, const struct mount_facts *f, struct mount_repo
 
 /* ---- the mount ------------------------------------------------------------------------------------------------------------------------ */
 
-void mount_dir(const char *dir, char *ret, size_t size)
+/* All of the path is resolved but its last part, which may be a mount that hangs. */
+static void resolve_up(const char *dir, char ret[static PATH_MAX])
 {
 	char up[PATH_MAX], real[PATH_MAX];
 	const char *base;
@@ -97,14 +108,37 @@ void mount_dir(const char *dir, char *ret, size_t size)
 		up[n - 1] = '\0';
 	base = strrchr(up, '/');
 	if (!base || base == up) {
-		snprintf(ret, size, "%s", up);
+		snprintf(ret, PATH_MAX, "%s", up);
 		return;
 	}
-	up[base - up] = '\0';		/* its last part may be a mount that hangs: it is not looked at */
+	up[base - up] = '\0';
 	base++;
 	if (!realpath(up, real))
 		snprintf(real, sizeof(real), "%s", up);
-	snprintf(ret, size, "%s/%s", strcmp(real, "/") ? real : "", base);
+	if (snprintf(ret, PATH_MAX, "%s/%s", strcmp(real, "/") ? real : "", base) >= PATH_MAX)
+		ret[0] = '\0';
+}
+
+void mount_dir(const char *dir, char *ret, size_t size)
+{
+	char at[PATH_MAX], to[PATH_MAX], next[2 * PATH_MAX];
+	ssize_t n;
+
+	resolve_up(dir, at);
+	snprintf(ret, size, "%s", at);
+	for (int i = 0; i < LINKS_MAX; i++) {
+		/* The kernel says of a mount that it is no link without asking who serves it. */
+		n = readlink(at, to, sizeof(to) - 1);
+		if (n <= 0) {
+			snprintf(ret, size, "%s", at);
+			return;
+		}
+		to[n] = '\0';
+		snprintf(next, sizeof(next), "%.*s%s", *to == '/' ? 0 : (int)(strrchr(at, '/') - at + 1), at, to);
+		if (strlen(next) >= PATH_MAX)
+			return;
+		resolve_up(next, at);
+	}
 }
 
 /* "\040" and such, in place. */

@@ -34,7 +34,7 @@ const char *mount_state_name(enum mount_state st);	/* "alive", "waits", "joining
 bool mount_is_place(enum mount_state st);
 void mount_judge(const char *dir, const struct mount_facts *f, struct mount_report *ret);
 
-/* `dir` as the kernel names mounts: what can be resolved without asking the mount itself. */
+/* `dir`, an absolute path, as the kernel names mounts: links are followed, without asking the mount itself. */
 void mount_dir(const char *dir, char *ret, size_t size);
 /* Does `mountinfo` (a file as /proc/self/mountinfo) have a csvfs at `dir` on top? */
 bool mount_is_there(const char *mountinfo, const char *dir);

@@ -122,6 +122,47 @@ START_TEST(a_folder_is_named_as_the_kernel_names_it)
 }
 END_TEST
 
+static void check_link(const char *dir, const char *to, const char *should)
+{
+	char link[80], is[256];
+
+	snprintf(link, sizeof(link), "%.60s/vms", dir);
+	ck_assert_int_eq(symlink(to, link), 0);
+	mount_dir(link, is, sizeof(is));
+	ck_assert_msg(!strcmp(is, should), "%s -> %s is %s, should be %s", link, to, is, should);
+	unlink(link);
+}
+
+/* The kernel's list has the mount where the link leads, and so has its csvfsd. */
+START_TEST(a_volume_may_be_named_by_a_link)
+{
+	char dir[64], real[256], path[300];
+
+	snprintf(dir, sizeof(dir), "/tmp/test_mount.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_ptr_nonnull(realpath(dir, real));
+	check_link(dir, "/srv/csv", "/srv/csv");
+	check_link(dir, "/csv/", "/csv");
+	snprintf(path, sizeof(path), "%s/csv", real);
+	check_link(dir, "csv", path);
+	snprintf(path, sizeof(path), "%s/vms", real);
+	check_link(dir, "vms", path);		/* a circle: as it stands */
+	rmdir(dir);
+}
+END_TEST
+
+START_TEST(a_volume_that_is_mounted_and_slow_is_said_to_be_so)
+{
+	struct mount_report r = judged(true, -EINPROGRESS, 0, "ACTIVE", "mounted");
+
+	ck_assert_msg(strstr(r.reason, "answers slowly"), "%s", r.reason);
+	r = judged(true, -EIO, 0, "ACTIVE", "mounted");
+	ck_assert_msg(strstr(r.reason, "Input/output error"), "%s", r.reason);
+	r = judged(true, -EINPROGRESS, 0, "PAUSED", "no quorum");
+	ck_assert_msg(strstr(r.reason, "waits: no quorum"), "%s", r.reason);
+}
+END_TEST
+
 START_TEST(a_folder_that_no_daemon_served_has_none)
 {
 	struct mount_facts f = { .rpc_rc = 1 };
@@ -133,4 +174,5 @@ END_TEST
 
 UNIT_MAIN("mount", UNIT_TEST(only_a_living_mount_is_a_place_for_vms), UNIT_TEST(what_csvfsd_asks_of_a_person_is_the_command),
 	  UNIT_TEST(the_mount_on_top_counts_and_it_must_be_a_csvfs), UNIT_TEST(a_folder_is_named_as_the_kernel_names_it),
+	  UNIT_TEST(a_volume_may_be_named_by_a_link), UNIT_TEST(a_volume_that_is_mounted_and_slow_is_said_to_be_so),
 	  UNIT_TEST(a_folder_that_no_daemon_served_has_none))
