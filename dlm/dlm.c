@@ -53,14 +53,9 @@ void dlm_send_raw(struct dlm *d, uint32_t to, const void *buf, size_t len)
 
 void dlm_send(struct dlm *d, uint32_t to, const struct dlm_msg *m)
 {
-	uint8_t buf[DLM_HEADER_BYTES + DLM_ENTRY_BYTES_MAX];
-	struct csv_cursor c;
+	uint8_t buf[DLM_MSG_BYTES_MAX];
 
-	csv_cursor_init(&c, buf, sizeof(buf));
-	dlm_header_encode(&c, m->type, 0, d->view.ring);
-	dlm_body_encode(&c, m);
-	dlm_header_finish(&c);
-	dlm_send_raw(d, to, buf, csv_cur_used(&c));
+	dlm_send_raw(d, to, buf, dlm_msg_encode(m, d->view.ring, buf));
 }
 
 /* ---- in ------------------------------------------------------------------------------------------------------------ */

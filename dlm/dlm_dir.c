@@ -426,14 +426,9 @@ void dlm_dir_forward(struct dlm *d, struct cluster_node from, const struct dlm_m
 	} else if (r) {
 		dlm_res_request(d, r, *who, m, true);
 	} else if (c && (c->state == DLM_C_DIR || c->converting) && m->gen > d->peer[i].removed_gen) {
-		uint8_t buf[DLM_HEADER_BYTES + DLM_ENTRY_BYTES_MAX];
-		struct csv_cursor cur;
+		uint8_t buf[DLM_MSG_BYTES_MAX];
 
-		csv_cursor_init(&cur, buf, sizeof(buf));
-		dlm_header_encode(&cur, m->type, 0, d->view.ring);
-		dlm_body_encode(&cur, m);
-		dlm_header_finish(&cur);
-		dlm_hold(d, &d->early, from, buf, csv_cur_used(&cur));
+		dlm_hold(d, &d->early, from, buf, dlm_msg_encode(m, d->view.ring, buf));
 	} else {
 		struct dlm_msg back = *m;
 

@@ -86,6 +86,7 @@ struct dlm_msg {
 #define DLM_HEADER_BYTES 20
 #define DLM_PROBE_BYTES (8 + 8 + 8 + 4 + 1)
 #define DLM_ENTRY_BYTES_MAX (3 + 1 + DLM_NAME_MAX + 8 + 8 + 4 + 8 + DLM_LVB_LEN + DLM_PROBE_BYTES)
+#define DLM_MSG_BYTES_MAX (DLM_HEADER_BYTES + DLM_ENTRY_BYTES_MAX)		/* a service message */
 #define DLM_LIST_BYTES (32u << 10)
 
 struct dlm_header { uint8_t type, round; uint32_t len; struct ring_id ring; };
@@ -96,6 +97,8 @@ void dlm_header_finish(struct csv_cursor *c);	/* puts the length in */
 /* One body, of a service message or of a list. */
 const char *dlm_body_decode(struct csv_cursor *c, uint8_t type, struct dlm_msg *ret_m);
 void dlm_body_encode(struct csv_cursor *c, const struct dlm_msg *m);
+/* A whole service message; returns its length. */
+size_t dlm_msg_encode(const struct dlm_msg *m, struct ring_id ring, uint8_t ret_buf[static DLM_MSG_BYTES_MAX]);
 
 /* ---- what a node tells about itself at the start of a recovery (dlm_agree.c) ---------------------------------------- */
 

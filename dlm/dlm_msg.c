@@ -172,3 +172,14 @@ void dlm_body_encode(struct csv_cursor *c, const struct dlm_msg *m)
 	}
 	csv_assert(!csv_cur_error(c));
 }
+
+size_t dlm_msg_encode(const struct dlm_msg *m, struct ring_id ring, uint8_t ret_buf[static DLM_MSG_BYTES_MAX])
+{
+	struct csv_cursor c;
+
+	csv_cursor_init(&c, ret_buf, DLM_MSG_BYTES_MAX);
+	dlm_header_encode(&c, m->type, 0, ring);
+	dlm_body_encode(&c, m);
+	dlm_header_finish(&c);
+	return csv_cur_used(&c);
+}

@@ -106,16 +106,11 @@ static void members_sample(struct fuzz_input *in)
 	static const char *const names[] = { "hello", "x", "name1", "name2" };
 	struct dlm_msg m = { .type = 1 + csv_prng_below(in->prng, DLM_M_SERVICE_END - 1), .reqid = csv_prng_below(in->prng, 4), .gen = 1, .node = 2 };
 	const char *n = names[csv_prng_below(in->prng, 4)];
-	struct csv_cursor c;
 
 	m.mode = m.type == DLM_M_DOWN ? DLM_CR : DLM_PR;
 	m.name.len = (uint8_t)strlen(n);
 	memcpy(m.name.b, n, m.name.len);
-	csv_cursor_init(&c, in->b, FUZZ_ROOM);
-	dlm_header_encode(&c, m.type, 0, live.dlm[2]->view.ring);
-	dlm_body_encode(&c, &m);
-	dlm_header_finish(&c);
-	in->len = csv_cur_used(&c);
+	in->len = dlm_msg_encode(&m, live.dlm[2]->view.ring, in->b);
 }
 
 static bool members_run(struct fuzz_input *in)

@@ -12,13 +12,7 @@
 
 static size_t make(struct dw *d, uint8_t *buf, const struct dlm_msg *m)
 {
-	struct csv_cursor c;
-
-	csv_cursor_init(&c, buf, 512);
-	dlm_header_encode(&c, m->type, 0, d ? d->n[1].dlm->view.ring : (struct ring_id){ 3, 77 });
-	dlm_body_encode(&c, m);
-	dlm_header_finish(&c);
-	return csv_cur_used(&c);
+	return dlm_msg_encode(m, d ? d->n[1].dlm->view.ring : (struct ring_id){ 3, 77 }, buf);
 }
 
 static struct dlm_msg sample(uint8_t type)

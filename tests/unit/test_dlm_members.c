@@ -10,13 +10,7 @@
 /* Of the view that node 2 has: the first to be told. */
 static size_t make(struct dw *d, uint8_t *buf, const struct dlm_msg *m)
 {
-	struct csv_cursor c;
-
-	csv_cursor_init(&c, buf, 512);
-	dlm_header_encode(&c, m->type, 0, d->n[2].dlm->view.ring);
-	dlm_body_encode(&c, m);
-	dlm_header_finish(&c);
-	return csv_cur_used(&c);
+	return dlm_msg_encode(m, d->n[2].dlm->view.ring, buf);
 }
 
 /* As node `from`, to node 1.  Returns how many were counted as bad, and as stale in *ret_stale. */
