@@ -15,20 +15,10 @@
 
 #include "hvhost/agent.h"
 #include "hvhost/qemu_args.h"
+#include "utils/base/file.h"
 
 #define PATH_BYTES 768
 #define TRIES 1000
-
-static int dir_sync(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
-
-	if (fd < 0)
-		return -errno;
-	rc = fsync(fd) ? -errno : 0;
-	close(fd);
-	return rc;
-}
 
 static void vm_dir(const char *volume, const char *vm, char ret[static PATH_BYTES])
 {
@@ -115,28 +105,13 @@ int store_conf_read(const char *volume, const char *vm, uint32_t n, struct vm_co
 
 /* ---- writing -------------------------------------------------------------------------------------------------------------- */
 
-static int write_all(int fd, const char *p, size_t n)
-{
-	while (n) {
-		ssize_t w = write(fd, p, n);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w < 0)
-			return -errno;
-		p += w;
-		n -= (size_t)w;
-	}
-	return 0;
-}
-
 static int new_file(const char *path, const char *text, size_t len, unsigned mode)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode), rc;
 
 	if (fd < 0)
 		return -errno;
-	rc = write_all(fd, text, len);
+	rc = csv_write_all(fd, text, len);
 	if (!rc && fsync(fd))
 		rc = -errno;
 	if (close(fd) && !rc)
@@ -152,7 +127,7 @@ static int parent_sync(const char *path)
 
 	snprintf(dir, sizeof(dir), "%s", path);
 	*strrchr(dir, '/') = '\0';
-	return dir_sync(dir);
+	return csv_dir_sync(dir);
 }
 
 int store_file_write(const char *path, const char *text, size_t len, unsigned mode, struct csv_err *err)
@@ -207,7 +182,7 @@ static int copy_in(const char *from, const char *dir, const char *name, struct c
 	if (!rc && out < 0)
 		rc = failed(err, -errno, tmp, "");
 	while (!rc && buf && (n = read(in, buf, 1 << 20)) > 0) {
-		rc = write_all(out, buf, (size_t)n);
+		rc = csv_write_all(out, buf, (size_t)n);
 		if (rc)
 			failed(err, rc, tmp, "");
 	}
@@ -236,7 +211,7 @@ static int dirs_make(const char *volume, const char *vm, struct csv_err *err)
 	if (mkdir(dir, 0750) && errno != EEXIST)
 		return failed(err, -errno, dir, "cannot be made");
 	snprintf(dir, sizeof(dir), "%s/vms", volume);
-	return dir_sync(dir) ? failed(err, -EIO, dir, "cannot be synchronized") : 0;
+	return csv_dir_sync(dir) ? failed(err, -EIO, dir, "cannot be synchronized") : 0;
 }
 
 /* The next free number: link(2) fails where somebody was faster. */
@@ -399,7 +374,7 @@ int store_define(const char *volume, struct vm_conf *c, const char *kernel, cons
 		rc = copy_in(kernel, dir, c->kernel, err);
 	if (!rc && initrd)
 		rc = copy_in(initrd, dir, c->initrd, err);
-	if (!rc && dir_sync(dir))
+	if (!rc && csv_dir_sync(dir))
 		rc = failed(err, -EIO, dir, "cannot be synchronized");
 	d.newest = n;
 	if (!rc)
@@ -450,7 +425,7 @@ int store_delete(const char *volume, const char *vm, bool dry_run, struct csv_er
 		}
 	if (f)
 		closedir(f);
-	dir_sync(dir);
+	csv_dir_sync(dir);
 	rmdir(dir);		/* only when no image is in it */
 	return 0;
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "utils/base/base.h"
+#include "utils/base/file.h"
 
 #define LINES_KEPT 2000u
 #define LINES_MAX (2 * LINES_KEPT)
@@ -99,42 +100,22 @@ static void write_lines(struct evlog *e, struct line *l)
 		replace_by_newer(e);
 }
 
-static bool write_text(int fd, const char *p)
-{
-	size_t n = strlen(p);
-
-	while (n) {
-		ssize_t w = write(fd, p, n);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w <= 0)
-			return false;
-		p += w;
-		n -= (size_t)w;
-	}
-	return !fsync(fd);
-}
-
 static void write_known(struct evlog *e, char *text_take)
 {
 	char path[PATH_MAX], tmp[PATH_MAX];
-	int fd, dir;
 	bool ok;
+	int fd;
 
 	snprintf(path, sizeof(path), "%s/known.json", e->dir);
 	snprintf(tmp, sizeof(tmp), "%s/known.json.new", e->dir);
 	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-	ok = fd >= 0 && write_text(fd, text_take) && !rename(tmp, path);
+	ok = fd >= 0 && !csv_write_all(fd, text_take, strlen(text_take)) && !fsync(fd) && !rename(tmp, path);
 	if (!ok)
 		fprintf(stderr, "migratord: %s: %s; which nodes are drained would be forgotten if all were off\n", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
-	dir = ok ? open(e->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (dir >= 0) {
-		fsync(dir);
-		close(dir);
-	}
+	if (ok)
+		csv_dir_sync(e->dir);
 	free(text_take);
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "utils/base/base.h"
+#include "utils/base/file.h"
 #include "utils/base/text.h"
 
 #define TOKEN_ROUNDS 3u
@@ -320,32 +321,6 @@ static bool same_content(const char *path, const void *data, size_t n)
 	return same;
 }
 
-static int write_all(int fd, const char *p, size_t n)
-{
-	while (n) {
-		ssize_t r = write(fd, p, n);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return r < 0 ? -errno : -EIO;
-		p += r;
-		n -= (size_t)r;
-	}
-	return fsync(fd) ? -errno : 0;
-}
-
-static int fsync_dir(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
-
-	if (fd < 0)
-		return -errno;
-	rc = fsync(fd) ? -errno : 0;
-	close(fd);
-	return rc;
-}
-
 static int make_dirs(char *dir)
 {
 	for (char *s = dir + 1; *s; s++) {
@@ -397,13 +372,15 @@ int conf_file_write(const char *path, const void *data, size_t n, mode_t mode, b
 	fd = mkostemp(new, O_CLOEXEC);
 	if (fd < 0)
 		return csv_err_set(err, -errno, "%s: cannot be written: %s", path, strerror(errno));
-	rc = fchmod(fd, mode) ? -errno : write_all(fd, data, n);
+	rc = fchmod(fd, mode) ? -errno : csv_write_all(fd, data, n);
+	if (!rc && fsync(fd))
+		rc = -errno;
 	if (close(fd) && !rc)
 		rc = -errno;
 	if (!rc)
 		rc = put_in_place(new, path, replace);
 	if (!rc)
-		rc = fsync_dir(dir);
+		rc = csv_dir_sync(dir);
 	if (rc) {
 		unlink(new);
 		if (rc == -EEXIST)
