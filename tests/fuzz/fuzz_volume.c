@@ -343,36 +343,20 @@ static void undo_all(void)
 	}
 }
 
-static bool damaged, thorough;	/* also what takes long: whole files given back; one in eight */
-
-static void note(long long rc)
-{
-	damaged |= rc == -CSV_E_CORRUPT;
-}
-
-static bool some_names(void *arg, const struct csvfs_dirent *e)
-{
-	return e->name_len && (*(unsigned *)arg)-- > 1;
-}
+static bool thorough;	/* also what takes long: whole files given back; one in eight */
 
 static void use_it(struct csvfs *fs, uint64_t ino)
 {
-	static uint8_t buf[16384];
+	static const uint8_t buf[5000];
 	struct csvfs_attr a;
-	unsigned left = 400;
-	uint64_t off = 0;
+	uint64_t off;
 
-	note(csvfs_getattr(fs, ino, 0, &a));
-	note(csvfs_readdir(fs, ino, 0, 0, some_names, &left));
-	note(csvfs_readlink(fs, ino, 0, (char *)buf, 4096));
-	note(csvfs_read(fs, ino, 0, 0, buf, sizeof(buf)));
-	note(csvfs_read(fs, ino, 0, 3 << 20, buf, sizeof(buf)));
-	note(csvfs_lseek(fs, ino, 0, 5000, SEEK_HOLE, &off));
-	note(csvfs_write(fs, ino, 0, 10000, buf, 5000, false, &off));
+	cv_read_all(fs, ino, 16384, 400);
+	cv_note(csvfs_write(fs, ino, 0, 10000, buf, sizeof(buf), false, &off));
 	if (!thorough)
 		return;
-	note(csvfs_fallocate(fs, ino, 0, CSVFS_FALLOC_PUNCH_HOLE | CSVFS_FALLOC_KEEP_SIZE, 4096, 65536));
-	note(csvfs_setattr(fs, ino, 0, &(struct csvfs_attr){ .size = 7000 }, CSVFS_SET_SIZE, &a));
+	cv_note(csvfs_fallocate(fs, ino, 0, CSVFS_FALLOC_PUNCH_HOLE | CSVFS_FALLOC_KEEP_SIZE, 4096, 65536));
+	cv_note(csvfs_setattr(fs, ino, 0, &(struct csvfs_attr){ .size = 7000 }, CSVFS_SET_SIZE, &a));
 }
 
 static void use_coro(void *arg)
@@ -388,17 +372,17 @@ static void use_coro(void *arg)
 	/* what the damaged block belongs to, and one of all */
 	if (le32_get(((struct csv_mhdr *)vf.was)->owner_type) == CSV_OWN_INODE)
 		hit = le64_get(((struct csv_mhdr *)vf.was)->owner_id);
-	note(csvfs_statfs(fs, &st));
+	cv_note(csvfs_statfs(fs, &st));
 	use_it(fs, hit);
 	use_it(fs, which[vf.blkno % ARRAY_SIZE(which)]);
-	note(csvfs_lookup(fs, cv.dir, 0, "a file with a name of some length 7", &a));
-	note(csvfs_unlink(fs, cv.dir, 0, "a file with a name of some length 7"));
-	note(csvfs_create(fs, cv.dir, 0, "new", S_IFREG | 0600, 1, 2, 0, false, &a));
-	note(csvfs_create(fs, cv.root, 0, "new dir", S_IFDIR | 0700, 1, 2, 0, false, &a));
-	note(csvfs_rename(fs, cv.root, 0, "inline", cv.sub, 0, "moved", 0));
+	cv_note(csvfs_lookup(fs, cv.dir, 0, "a file with a name of some length 7", &a));
+	cv_note(csvfs_unlink(fs, cv.dir, 0, "a file with a name of some length 7"));
+	cv_note(csvfs_create(fs, cv.dir, 0, "new", S_IFREG | 0600, 1, 2, 0, false, &a));
+	cv_note(csvfs_create(fs, cv.root, 0, "new dir", S_IFDIR | 0700, 1, 2, 0, false, &a));
+	cv_note(csvfs_rename(fs, cv.root, 0, "inline", cv.sub, 0, "moved", 0));
 	if (thorough)
-		note(csvfs_unlink(fs, cv.root, 0, "many extents"));
-	note(csvfs_sync(fs));
+		cv_note(csvfs_unlink(fs, cv.root, 0, "many extents"));
+	cv_note(csvfs_sync(fs));
 	n->done = true;
 }
 
@@ -417,7 +401,7 @@ static bool mount_run(struct fuzz_input *in)
 	bool mounted, ended;
 
 	damage(in);
-	damaged = false;
+	cv_damaged = false;
 	thorough = csv_prng_chance(in->prng, 1, 8);
 	cw.all_log[0] = '\0';
 	cw_boot(1);
@@ -427,15 +411,15 @@ static bool mount_run(struct fuzz_input *in)
 	mounted = ended && !cw_n(1)->ret;
 	csv_assert(mounted || !ended || cw_n(1)->err.text[0]);
 	if (mounted) {
-		damaged |= !ends(use_coro, "using it") || !ends(cw_umount_coro, "unmounting");
-		damaged |= cw_n(1)->ret == -CSV_E_CORRUPT;
+		cv_damaged |= !ends(use_coro, "using it") || !ends(cw_umount_coro, "unmounting");
+		cv_damaged |= cw_n(1)->ret == -CSV_E_CORRUPT;
 	}
-	csv_assertf(!damaged || cw.all_log[0], "damage is answered, and nothing is said of it");
+	csv_assertf(!cv_damaged || cw.all_log[0], "damage is answered, and nothing is said of it");
 	cw_off(1, false);
 	vf.recording = false;
 	undo_all();
 	repair();
-	return mounted && !damaged;
+	return mounted && !cv_damaged;
 }
 
 const struct fuzz_decoder fuzz_volume[] = {

@@ -193,6 +193,39 @@ static csv_unused void cv_populate_with_orphans(void)
 	cw_do(4, cv_replay_coro);
 }
 
+/* ---- calls on a volume that is damaged: whether one of them said so is all that is kept of what they answer */
+
+static bool cv_damaged;
+
+static csv_unused void cv_note(long long rc)
+{
+	cv_damaged |= rc == -CSV_E_CORRUPT;
+}
+
+static bool cv_some_names(void *arg, const struct csvfs_dirent *e)
+{
+	unsigned *left = arg;
+
+	return e->name_len && (*left)-- > 1;
+}
+
+/* All that reads, whatever the object is. */
+static csv_unused void cv_read_all(struct csvfs *fs, uint64_t ino, size_t bytes, unsigned names)
+{
+	static uint8_t buf[65536];
+	struct csvfs_attr a;
+	uint64_t off = 0;
+
+	csv_assert(bytes <= sizeof(buf));
+	cv_note(csvfs_getattr(fs, ino, 0, &a));
+	cv_note(csvfs_readdir(fs, ino, 0, 0, cv_some_names, &names));
+	cv_note(csvfs_readlink(fs, ino, 0, (char *)buf, 4096));
+	cv_note(csvfs_read(fs, ino, 0, 0, buf, bytes));
+	cv_note(csvfs_read(fs, ino, 0, 3 << 20, buf, bytes));
+	cv_note(csvfs_lseek(fs, ino, 0, 5000, SEEK_HOLE, &off));
+	cv_note(csvfs_lseek(fs, ino, 0, 5000, SEEK_DATA, &off));
+}
+
 static csv_unused void cv_teardown(void)
 {
 	while (cv.n)

@@ -22,36 +22,6 @@ static unsigned runs, of[4];
 
 /* ---- one process: everything there is, whatever it answers --------------------------------------------------------------------------- */
 
-static bool damage_seen;
-
-static void note(long long r)
-{
-	damage_seen |= r == -CSV_E_CORRUPT;
-}
-
-static bool each(void *arg, const struct csvfs_dirent *e)
-{
-	unsigned *left = arg;
-
-	return e->name_len && (*left)-- > 1;
-}
-
-static void read_all(struct csvfs *fs, uint64_t ino)
-{
-	static uint8_t buf[65536];
-	struct csvfs_attr a;
-	unsigned left = 1000;
-	uint64_t off = 0;
-
-	note(csvfs_getattr(fs, ino, 0, &a));
-	note(csvfs_readdir(fs, ino, 0, 0, each, &left));
-	note(csvfs_readlink(fs, ino, 0, (char *)buf, 4096));
-	note(csvfs_read(fs, ino, 0, 0, buf, sizeof(buf)));
-	note(csvfs_read(fs, ino, 0, 3 << 20, buf, sizeof(buf)));
-	note(csvfs_lseek(fs, ino, 0, 5000, SEEK_HOLE, &off));
-	note(csvfs_lseek(fs, ino, 0, 5000, SEEK_DATA, &off));
-}
-
 static void change_all(struct csvfs *fs, uint64_t ino)
 {
 	static uint8_t buf[20000];
@@ -59,15 +29,15 @@ static void change_all(struct csvfs *fs, uint64_t ino)
 	uint64_t off;
 	int opened;
 
-	note(csvfs_setattr(fs, ino, 0, &(struct csvfs_attr){ .mode = 0600, .uid = 7 }, CSVFS_SET_MODE | CSVFS_SET_UID, &a));
+	cv_note(csvfs_setattr(fs, ino, 0, &(struct csvfs_attr){ .mode = 0600, .uid = 7 }, CSVFS_SET_MODE | CSVFS_SET_UID, &a));
 	opened = csvfs_open(fs, ino, 0);
-	note(opened);
-	note(csvfs_write(fs, ino, 0, 10000, buf, sizeof(buf), false, &off));
-	note(csvfs_write(fs, ino, 0, 0, buf, 100, true, &off));
-	note(csvfs_fallocate(fs, ino, 0, 0, 1 << 20, 1 << 20));
-	note(csvfs_fallocate(fs, ino, 0, CSVFS_FALLOC_PUNCH_HOLE | CSVFS_FALLOC_KEEP_SIZE, 20000, 300000));
-	note(csvfs_fsync(fs, ino, 0, false));
-	note(csvfs_setattr(fs, ino, 0, &(struct csvfs_attr){ .size = 7000 }, CSVFS_SET_SIZE, &a));
+	cv_note(opened);
+	cv_note(csvfs_write(fs, ino, 0, 10000, buf, sizeof(buf), false, &off));
+	cv_note(csvfs_write(fs, ino, 0, 0, buf, 100, true, &off));
+	cv_note(csvfs_fallocate(fs, ino, 0, 0, 1 << 20, 1 << 20));
+	cv_note(csvfs_fallocate(fs, ino, 0, CSVFS_FALLOC_PUNCH_HOLE | CSVFS_FALLOC_KEEP_SIZE, 20000, 300000));
+	cv_note(csvfs_fsync(fs, ino, 0, false));
+	cv_note(csvfs_setattr(fs, ino, 0, &(struct csvfs_attr){ .size = 7000 }, CSVFS_SET_SIZE, &a));
 	if (!opened)
 		csvfs_release(fs, ino);
 }
@@ -79,28 +49,28 @@ static void all_calls(struct csvfs *fs)
 	struct csvfs_attr a;
 	char name[64];
 
-	note(csvfs_statfs(fs, &st));
+	cv_note(csvfs_statfs(fs, &st));
 	for (unsigned i = 0; i < ARRAY_SIZE(list); i++)
-		read_all(fs, list[i]);
+		cv_read_all(fs, list[i], 65536, 1000);
 	for (unsigned i = 0; i < 300; i += 7) {
 		snprintf(name, sizeof(name), "a file with a name of some length %u", i);
-		note(csvfs_lookup(fs, cv.dir, 0, name, &a));
-		note(csvfs_unlink(fs, cv.dir, 0, name));
+		cv_note(csvfs_lookup(fs, cv.dir, 0, name, &a));
+		cv_note(csvfs_unlink(fs, cv.dir, 0, name));
 	}
 	for (unsigned i = 0; i < 40; i++) {
 		snprintf(name, sizeof(name), "a new name %u", i);
-		note(csvfs_create(fs, i % 2 ? cv.dir : cv.root, 0, name, i % 3 ? S_IFREG | 0600 : S_IFDIR | 0700, 1, 2, 0, false, &a));
+		cv_note(csvfs_create(fs, i % 2 ? cv.dir : cv.root, 0, name, i % 3 ? S_IFREG | 0600 : S_IFDIR | 0700, 1, 2, 0, false, &a));
 	}
-	note(csvfs_link(fs, cv.inl, 0, cv.dir, 0, "third name", &a));
-	note(csvfs_rename(fs, cv.root, 0, "inline", cv.sub, 0, "moved", 0));
-	note(csvfs_rename(fs, cv.root, 0, "many extents", cv.dir, 0, "third name", 0));
-	note(csvfs_rename(fs, cv.dir, 0, "sub", cv.root, 0, "link", RENAME_EXCHANGE));
+	cv_note(csvfs_link(fs, cv.inl, 0, cv.dir, 0, "third name", &a));
+	cv_note(csvfs_rename(fs, cv.root, 0, "inline", cv.sub, 0, "moved", 0));
+	cv_note(csvfs_rename(fs, cv.root, 0, "many extents", cv.dir, 0, "third name", 0));
+	cv_note(csvfs_rename(fs, cv.dir, 0, "sub", cv.root, 0, "link", RENAME_EXCHANGE));
 	for (unsigned i = 0; i < ARRAY_SIZE(list); i++)
 		change_all(fs, list[i]);
-	note(csvfs_unlink(fs, cv.root, 0, "big"));
-	note(csvfs_unlink(fs, cv.root, 0, "second name"));
-	note(csvfs_rmdir(fs, cv.root, 0, "a new name 0"));
-	note(csvfs_sync(fs));
+	cv_note(csvfs_unlink(fs, cv.root, 0, "big"));
+	cv_note(csvfs_unlink(fs, cv.root, 0, "second name"));
+	cv_note(csvfs_rmdir(fs, cv.root, 0, "a new name 0"));
+	cv_note(csvfs_sync(fs));
 }
 
 static bool ends(void (*fn)(void *arg))
@@ -150,8 +120,8 @@ static int life(const char *object)
 	cw_run(5000, NULL, NULL);		/* what goes on in the background */
 	if (!ends(cw_umount_coro))
 		return HANGS;
-	damage_seen |= cw_n(1)->ret == -CSV_E_CORRUPT;
-	if (!damage_seen)
+	cv_damaged |= cw_n(1)->ret == -CSV_E_CORRUPT;
+	if (!cv_damaged)
 		return QUIET;
 	return named(object) ? TOLD : UNNAMED;
 }
