@@ -57,8 +57,9 @@ void plock_close(struct plock_ctl *c);
 struct plock_who { uint64_t key; enum plock_kind kind; uint64_t id; uint32_t pid; };	/* key: the file; id: the kernel's owner */
 
 /*
- * 0: held.  -EAGAIN: somebody else has it and !wait.  -EDEADLK.  -EINTR: sched_cancel() while it waited; it is not held.  -ENOLCK, -ENOMEM,
- * -CSV_E_WITHDRAWN.  While a lost node is not proven off, and without quorum, it waits (also with !wait, unless it conflicts).
+ * 0: held.  -EAGAIN: somebody else has it and !wait.  -EDEADLK.  -EINTR: sched_cancel() while it waited; it is not held, and what was before is
+ * (flock: perhaps nothing).  -ENOLCK, -ENOMEM, -CSV_E_WITHDRAWN.  While a lost node is not proven off, and without quorum, it waits (also
+ * with !wait, unless it conflicts).
  */
 int plock_set(struct plock_ctl *c, const struct plock_who *who, enum plock_type type, uint64_t start, uint64_t end, bool wait);
 /* Never waits for quorum.  0, -ENOMEM, -ENOLCK. */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "utils/base/base.h"
 #include "utils/base/cursor.h"
 #include "utils/base/err.h"
 
@@ -122,6 +123,114 @@ bool plock_log_weakens(const struct plock_ctl *c, const struct plock_op *op)
 		    ch->op.lk.id == op->lk.id && ch->op.lk.start <= op->lk.end && op->lk.start <= ch->op.lk.end)
 			return true;
 	return plock_table_writes(c->mine, op->key, op->kind, &own);
+}
+
+/* ---- taking back */
+
+struct own { const struct plock_op *op; struct plock_table *table; struct plock *v; uint32_t n; bool failed; };
+
+static bool own_add(void *arg, const struct plock_walk *w)
+{
+	struct own *o = arg;
+
+	if (w->key == o->op->key && w->kind == o->op->kind && w->lk.id == o->op->lk.id)
+		o->failed |= plock_table_put(o->table, w->key, w->kind, &w->lk) != 0;
+	return true;
+}
+
+static bool own_list(void *arg, const struct plock_walk *w)
+{
+	struct own *o = arg;
+
+	o->v[o->n++] = w->lk;
+	return true;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct plock *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static void no_grant(void *arg, struct cluster_node node, uint64_t request)
+{
+	(void)arg, (void)node, (void)request;
+}
+
+/* What its owner holds, in order.  False: out of memory. */
+static bool own_read(struct plock_ctl *c, struct own *o)
+{
+	struct change *ch;
+
+	o->table = plock_table_new(no_grant, NULL);
+	if (!o->table)
+		return false;
+	plock_table_walk(c->mine, own_add, o);
+	cds_list_for_each_entry(ch, &c->log, node) {
+		struct plock lk = ch->op.lk;
+
+		if (ch->op.key != o->op->key || ch->op.kind != o->op->kind || lk.id != o->op->lk.id)
+			continue;
+		lk.node = (struct cluster_node){ 0, 0 };
+		o->failed |= (ch->op.type == PLOCK_MSG_LOCK ? plock_table_put(o->table, ch->op.key, ch->op.kind, &lk) :
+							     plock_table_unlock(o->table, ch->op.key, ch->op.kind, &lk)) != 0;
+	}
+	o->v = calloc(plock_table_count(o->table) + 1, sizeof(*o->v));
+	if (!o->v || o->failed)
+		return false;
+	plock_table_walk(o->table, own_list, o);
+	qsort(o->v, o->n, sizeof(*o->v), by_start);
+	return true;
+}
+
+static void part_say(struct plock_ctl *c, const struct plock_op *op, enum plock_msg type, uint64_t start, uint64_t end,
+		     void (*say)(struct plock_ctl *c, const struct plock_op *op))
+{
+	struct plock_op part = *op;
+
+	part.type = type;
+	part.request = 0;
+	part.wait = false;
+	part.lk.type = PLOCK_READ;
+	part.lk.start = start;
+	part.lk.end = end;
+	say(c, &part);
+}
+
+void plock_log_take_back(struct plock_ctl *c, const struct plock_op *op, void (*say)(struct plock_ctl *c, const struct plock_op *op))
+{
+	struct own o = { .op = op };
+	struct change *ch, *next;
+	uint64_t at = op->lk.start;
+	bool end = false;
+
+	cds_list_for_each_entry_safe(ch, next, &c->log, node)
+		if (ch->op.request == op->request)
+			change_free(c, ch);
+	log_fold(c);
+	if (!own_read(c, &o))
+		plock_ctl_fail(c, "out of memory for the locks of programs");
+	/* flock changes by giving up first, also on one node: who is interrupted then may have nothing left. */
+	if (op->kind == PLOCK_FLOCK && op->lk.type == PLOCK_WRITE)
+		o.n = 0;
+	for (uint32_t i = 0; i < o.n && !end; i++) {
+		const struct plock *h = &o.v[i];
+		uint64_t first = csv_max(h->start, at), last = csv_min(h->end, op->lk.end);
+
+		if (h->end < at || h->start > op->lk.end)
+			continue;
+		if (first > at)
+			part_say(c, op, PLOCK_MSG_UNLOCK, at, first - 1, say);
+		if (op->lk.type == PLOCK_WRITE && h->type == PLOCK_READ)
+			part_say(c, op, PLOCK_MSG_LOCK, first, last, say);
+		end = last == op->lk.end;
+		at = last + 1;
+	}
+	if (!end)
+		part_say(c, op, PLOCK_MSG_UNLOCK, at, op->lk.end, say);
+	free(o.v);
+	plock_table_free(o.table);
 }
 
 /* ---- lists */

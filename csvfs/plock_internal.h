@@ -65,6 +65,8 @@ void plock_log_settle(struct plock_ctl *c);		/* a view ended: what was not confi
 void plock_log_free(struct plock_ctl *c);
 bool plock_log_concerns(const struct plock_ctl *c, const struct plock_who *who);
 bool plock_log_weakens(const struct plock_ctl *c, const struct plock_op *op);	/* does it make a lock for writing one for reading? */
+/* A lock that was applied and not confirmed is forgotten: say() is given what makes of it in the tables what its owner had before. */
+void plock_log_take_back(struct plock_ctl *c, const struct plock_op *op, void (*say)(struct plock_ctl *c, const struct plock_op *op));
 /* plock_hold.c: what is told in each new view */
 void plock_list_tell(struct plock_ctl *c);
 bool plock_list_heard(struct plock_ctl *c, struct cluster_node from, const void *buf, size_t len, bool *ret_last);

@@ -6,6 +6,7 @@
  *	                        |                      ^
  *	                        |                      | granted
  *	                        `------------------> WAITING
+ *	APPLIED --a signal, and a lost node is not proven off--> taken back: not held
  *	any of them --view change--> NEW, asked again when the tables are built;  unlocks are done at once then (PL3: they only
  *	take from what this node will say it holds), and so are locks whose program does not want to wait any more (but PL5)
  */
@@ -133,6 +134,8 @@ static uint64_t view_mask(const struct cluster_view *v)
 	return v->n == 64 ? ~0ull : (1ull << v->n) - 1;
 }
 
+static void take_back(struct plock_ctl *c, struct plock_req *r);
+
 /* PL1 */
 static void req_look(struct plock_ctl *c, struct plock_req *r)
 {
@@ -141,6 +144,8 @@ static void req_look(struct plock_ctl *c, struct plock_req *r)
 	if (r->state != PLOCK_REQ_APPLIED || !v || (!c->no_ack && (r->acked | 1ull << view_index(v, c->self.nodeid)) != view_mask(v)))
 		return;
 	if (!is_settled(c)) {
+		if (r->cancelled)
+			take_back(c, r);
 		timer_set(c->env->sched, &c->settle, sched_now_ns(c->env->sched) + SETTLE_EVERY_MS * NS_PER_MS);
 		return;
 	}
@@ -184,6 +189,8 @@ static void held(struct plock_ctl *c, struct cluster_node node, uint64_t request
 {
 	struct plock_req *r;
 
+	if (!request)
+		return;			/* taken back so far: nobody asked for it, nobody waits */
 	if (!is_self(c, node)) {
 		ack_owe(c, node, request);
 		return;
@@ -215,6 +222,38 @@ static void look_at_all(struct plock_ctl *c)
 void plock_req_on_timer(struct timer *t)
 {
 	look_at_all(container_of(t, struct plock_ctl, settle));
+}
+
+static void op_say(struct plock_ctl *c, const struct plock_op *op)
+{
+	uint8_t buf[OP_BYTES];
+	int err = cluster_send(c->env->cluster, CHAN_PLOCK, buf, op_put(op, buf));
+
+	if (err && err != -ENOTCONN)		/* without a view: the next one's tables are made of what is held */
+		plock_ctl_fail(c, "out of memory for the locks of programs");
+}
+
+static bool owner_asks_more(const struct plock_ctl *c, const struct plock_req *r)
+{
+	const struct plock_req *o;
+
+	cds_list_for_each_entry(o, &c->reqs, node)
+		if (o != r && o->state != PLOCK_REQ_DONE && o->op.key == r->op.key && o->op.kind == r->op.kind && o->op.lk.id == r->op.lk.id)
+			return true;
+	return false;
+}
+
+/*
+ * Its program does not want to wait for the proof about a lost node.  Everybody has it in the table: what is said now leads there from it
+ * to what its owner had, by steps down only.  Not while another thread of the owner asks, too: what that one gets would be taken along.
+ * While nobody is lost the others' words are here in a moment: a program's signals shall not break what is as good as held.
+ */
+static void take_back(struct plock_ctl *c, struct plock_req *r)
+{
+	if (r->gave_up || is_settled(c) || owner_asks_more(c, r))
+		return;
+	plock_log_take_back(c, &r->op, op_say);
+	plock_req_done(c, r, -EINTR);
 }
 
 /* ---- applying */
@@ -268,6 +307,7 @@ static void apply_get(struct plock_ctl *c, const struct plock_op *op)
 
 static void apply(struct plock_ctl *c, struct cluster_node from, const struct plock_op *op)
 {
+	struct plock_req *r;
 	int err;
 
 	switch (op->type) {
@@ -289,8 +329,14 @@ static void apply(struct plock_ctl *c, struct cluster_node from, const struct pl
 			apply_get(c, op);
 		break;
 	case PLOCK_MSG_CANCEL:
-		if (plock_table_cancel(c->table, from, op->request) && is_self(c, from))
-			apply_own_end(c, op->request, -EINTR);
+		if (plock_table_cancel(c->table, from, op->request)) {
+			if (is_self(c, from))
+				apply_own_end(c, op->request, -EINTR);
+			break;
+		}
+		r = is_self(c, from) ? req_find(c, op->request) : NULL;
+		if (r && r->state == PLOCK_REQ_APPLIED)		/* granted first */
+			take_back(c, r);
 		break;
 	case PLOCK_MSG_LIST:
 		break;
@@ -411,12 +457,16 @@ static void cancel(struct plock_ctl *c, struct plock_req *r)
 		plock_req_done(c, r, -EINTR);
 		return;
 	}
+	if (r->state == PLOCK_REQ_APPLIED) {
+		take_back(c, r);
+		return;
+	}
 	op.type = PLOCK_MSG_CANCEL;
 	/* Lost with the view: then it ends with that (view_end). */
 	cluster_send(c->env->cluster, CHAN_PLOCK, buf, op_put(&op, buf));
 }
 
-/* Awaits its end; what was cancelled may have been granted first, then it is held. */
+/* Awaits its end; what was cancelled may have been confirmed first, then it is held. */
 void plock_req_run(struct plock_ctl *c, struct plock_req *r, enum plock_msg type, const struct plock_who *who, enum plock_type lock_type,
 		   uint64_t start, uint64_t end, bool wait)
 {

@@ -11,14 +11,14 @@ const char *__asan_default_options(void)
 	return "detect_leaks=0";
 }
 
-struct program { unsigned node, owner; enum plock_type type; uint64_t end; bool wait, done; int ret; struct coro *coro; };
+struct program { unsigned node, owner; enum plock_type type; uint64_t start, end; bool wait, done; int ret; struct coro *coro; };
 
 static void lock_coro(void *arg)
 {
 	struct program *p = arg;
 	const struct plock_who who = { .key = 4711, .kind = PLOCK_POSIX, .id = p->owner, .pid = p->owner };
 
-	p->ret = plock_set(csvfs_plocks(cw_n(p->node)->fs), &who, p->type, 0, p->end, p->wait);
+	p->ret = plock_set(csvfs_plocks(cw_n(p->node)->fs), &who, p->type, p->start, p->end, p->wait);
 	p->done = true;
 }
 
@@ -106,5 +106,87 @@ START_TEST(a_program_that_is_interrupted_as_quorum_goes_does_not_wait_for_it)
 }
 END_TEST
 
+/* Node 3 is lost, and nobody can prove it: no lock is confirmed. */
+static void lose_node_3(void)
+{
+	cw.fence_fail = UINT32_MAX;
+	cw_power_cut(3);
+	cw_settle(2000);
+}
+
+static int at_once(unsigned node, unsigned owner, enum plock_type type, uint64_t start, uint64_t end)
+{
+	struct program p = { .node = node, .owner = owner, .type = type, .start = start, .end = end };
+
+	ask(&p);
+	ck_assert_msg(p.done, "%s", cw.all_log);
+	return p.ret;
+}
+
+static void give_up(unsigned node, unsigned owner)
+{
+	const struct plock_who who = { .key = 4711, .kind = PLOCK_POSIX, .id = owner, .pid = owner };
+
+	ck_assert(!plock_concerns(csvfs_plocks(cw_n(node)->fs), &who));
+}
+
+/* R27 */
+START_TEST(a_program_that_is_killed_does_not_wait_for_the_proof_about_a_lost_node)
+{
+	struct program writer = { .node = 1, .owner = 7, .type = PLOCK_WRITE, .end = 9 };
+
+	three_nodes();
+	lose_node_3();
+	ask(&writer);
+	ck_assert(!writer.done);
+	interrupt(&writer);
+	ck_assert_msg(cw_run(1000, is_done, &writer), "it waits for the proof");
+	ck_assert_int_eq(writer.ret, -EINTR);
+	cw_settle(100);
+	give_up(1, 7);
+	cw.fence_fail = 0;
+	cw_settle(60000);
+	ck_assert_int_eq(at_once(2, 8, PLOCK_WRITE, 0, 9), 0);		/* nothing of it is left in any table */
+	ck_assert_int_eq(at_once(1, 9, PLOCK_READ, 9, 9), -EAGAIN);
+	cw_teardown();
+}
+END_TEST
+
+START_TEST(what_a_program_had_before_a_request_that_was_interrupted_it_has_still)
+{
+	struct program more = { .node = 1, .owner = 7, .type = PLOCK_WRITE, .start = 2, .end = 29 };
+
+	three_nodes();
+	ck_assert_int_eq(at_once(1, 7, PLOCK_READ, 0, 4), 0);
+	ck_assert_int_eq(at_once(1, 7, PLOCK_WRITE, 10, 14), 0);
+	ck_assert_int_eq(at_once(1, 7, PLOCK_READ, 20, 24), 0);
+	lose_node_3();
+	ask(&more);
+	ck_assert(!more.done);
+	interrupt(&more);
+	ck_assert(cw_run(1000, is_done, &more));
+	ck_assert_int_eq(more.ret, -EINTR);
+	cw.fence_fail = 0;
+	cw_settle(60000);
+	for (unsigned again = 0; again < 2; again++) {		/* in the tables of this view, and in those of the next */
+		ck_assert_int_eq(at_once(2, 8, PLOCK_READ, 0, 9), 0);
+		ck_assert_int_eq(at_once(2, 8, PLOCK_READ, 15, 29), 0);
+		ck_assert_int_eq(at_once(2, 9, PLOCK_READ, 10, 10), -EAGAIN);
+		ck_assert_int_eq(at_once(2, 9, PLOCK_READ, 14, 14), -EAGAIN);
+		ck_assert_int_eq(at_once(2, 9, PLOCK_WRITE, 0, 0), -EAGAIN);
+		ck_assert_int_eq(at_once(2, 8, PLOCK_WRITE, 4, 4), -EAGAIN);
+		ck_assert_int_eq(at_once(2, 8, PLOCK_WRITE, 24, 24), -EAGAIN);
+		ck_assert_int_eq(at_once(2, 8, PLOCK_WRITE, 5, 9), 0);
+		ck_assert_int_eq(at_once(2, 8, PLOCK_WRITE, 15, 19), 0);
+		ck_assert_int_eq(at_once(2, 8, PLOCK_WRITE, 25, 29), 0);
+		cw_new_ring();
+		cw_settle(200);
+	}
+	cw_teardown();
+}
+END_TEST
+
 UNIT_MAIN("plock_views", UNIT_TEST(a_downgrade_that_others_have_made_use_of_is_not_taken_back_by_a_signal),
-	  UNIT_TEST(a_program_that_is_interrupted_as_quorum_goes_does_not_wait_for_it))
+	  UNIT_TEST(a_program_that_is_interrupted_as_quorum_goes_does_not_wait_for_it),
+	  UNIT_TEST(a_program_that_is_killed_does_not_wait_for_the_proof_about_a_lost_node),
+	  UNIT_TEST(what_a_program_had_before_a_request_that_was_interrupted_it_has_still))
