@@ -566,6 +566,16 @@ static void host_event(struct vm_host *h, struct vm *vm, const char *severity, c
 	hvd_event(container_of(h, struct hvd, host), severity, vm_name(vm), command, "%s", text);
 }
 
+static void host_stream_bound(struct vm_host *h, struct vm_qemu *q, unsigned port)
+{
+	struct inst *in = q->host;
+	struct csv_err err = CSV_ERR_INIT;
+
+	(void)h;
+	if (stream_bound(in->proc.pid, in->proc.pid_fd, port, STREAM_BUFFER_BYTES, &err))
+		log_to(&in->d->log, LOG_L_WARN, "%s: its pause may be longer: %s", in->name, err.text);
+}
+
 static void host_stream_break(struct vm_host *h, struct vm *vm, const char *address, unsigned port)
 {
 	struct csv_err err = CSV_ERR_INIT;
@@ -580,5 +590,5 @@ static void host_stream_break(struct vm_host *h, struct vm *vm, const char *addr
 const struct vm_host_ops hvd_host_ops = {
 	.spawn = host_spawn, .kill = host_kill, .release = host_release, .mark = inst_mark_put, .psk = inst_psk_put, .propose = host_propose,
 	.say = host_say, .changed = host_changed, .migration = host_migration, .event = host_event,
-	.stream_break = host_stream_break,
+	.stream_bound = host_stream_bound, .stream_break = host_stream_break,
 };

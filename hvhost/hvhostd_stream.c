@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * hvhostd_stream.c - see hvhostd_stream.h.  NETLINK_SOCK_DIAG: asks for the connections, and has the kernel end those that are meant.
+ * hvhostd_stream.c - see hvhostd_stream.h.  Ending: NETLINK_SOCK_DIAG asks for the connections, and has the kernel end those that are meant.
+ * Bounding: pidfd_getfd(2) gives us the process's own socket; accepted ones inherit what is set on it (tcp(7)).
  */
 #include "hvhost/hvhostd_stream.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -103,4 +108,60 @@ int stream_break(const char *address, unsigned port, struct csv_err *err)
 	}
 	close(fd);
 	return rc ? csv_err_set(err, rc, "connection to %s port %u: cannot be ended: %s", address, port, strerror(-rc)) : (int)f.n;
+}
+
+/* ---- buffers ------------------------------------------------------------------------------------------------------------------ */
+
+static bool listens_on(int fd, unsigned port)
+{
+	union { struct sockaddr any; struct sockaddr_in in; struct sockaddr_in6 in6; } a;
+	socklen_t len = sizeof(int);
+	int listening = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) || !listening)
+		return false;
+	len = sizeof(a);
+	if (getsockname(fd, &a.any, &len))
+		return false;
+	return (a.any.sa_family == AF_INET && ntohs(a.in.sin_port) == port) || (a.any.sa_family == AF_INET6 && ntohs(a.in6.sin6_port) == port);
+}
+
+/* FORCE: beyond net.core.rmem_max, for which CAP_NET_ADMIN is needed.  The kernel doubles it for its own book-keeping. */
+static int receive_at_most(int fd, unsigned bytes)
+{
+	int n = (int)bytes;
+
+	if (!setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &n, sizeof(n)) || !setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &n, sizeof(n)))
+		return 0;
+	return -errno;
+}
+
+int stream_bound(pid_t pid, int pid_fd, unsigned port, unsigned bytes, struct csv_err *err)
+{
+	int rc = -ENOENT, failed = 0;
+	char path[64];
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	if (!d)
+		return csv_err_set(err, errno == ENOENT ? -ESRCH : -errno, "process %d: its sockets cannot be listed: %s", (int)pid, strerror(errno));
+	while (rc && (e = readdir(d))) {
+		int fd = e->d_name[0] == '.' ? -1 : (int)syscall(SYS_pidfd_getfd, pid_fd, atoi(e->d_name), 0);
+
+		if (fd < 0) {
+			if (e->d_name[0] != '.' && errno != EBADF)
+				failed = -errno;
+			continue;
+		}
+		if (listens_on(fd, port))
+			rc = receive_at_most(fd, bytes);
+		close(fd);
+	}
+	closedir(d);
+	if (rc == -ENOENT && failed)
+		rc = failed;
+	return rc ? csv_err_set(err, rc, "process %d, port %u: its receive buffer cannot be bounded: %s", (int)pid, port,
+				rc == -ENOENT ? "it does not listen there" : strerror(-rc)) : 0;
 }

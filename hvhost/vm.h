@@ -74,6 +74,8 @@ struct vm_host_ops {
 	void (*changed)(struct vm_host *h, struct vm *vm);
 	void (*migration)(struct vm_host *h, struct vm *vm, json_t *news_take);
 	void (*event)(struct vm_host *h, struct vm *vm, const char *severity, const char *text, const char *command);
+	/* QEMU's migration stream to that port piles up little before QEMU reads it; NULL: as the system has it. */
+	void (*stream_bound)(struct vm_host *h, struct vm_qemu *q, unsigned port);
 	/* Ends this node's TCP connections to there; NULL: cannot. */
 	void (*stream_break)(struct vm_host *h, struct vm *vm, const char *address, unsigned port);
 };

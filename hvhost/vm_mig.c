@@ -126,6 +126,8 @@ int vm_incoming(struct vm *vm, struct vm_qemu *q, struct csv_err *err)
 		rc = port_ask(vm, q, &vm->in_port, err);
 	if (!rc && !q->qmp)
 		rc = csv_err_set(err, -EPIPE, "the monitor's connection is gone");
+	if (!rc && vm->h->ops->stream_bound)
+		vm->h->ops->stream_bound(vm->h, q, vm->in_port);
 	return rc;
 }
 

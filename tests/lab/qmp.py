@@ -144,7 +144,7 @@ def migrate(source, target, uri, timeout=120.0, at_switchover=None, psk_dir=None
     for qmp in (source, target):
         if psk_dir:
             tls(qmp, psk_dir, qmp is source)
-        migration_prepare(qmp, **({"tls_creds": "migration"} if psk_dir else {}))
+        migration_prepare(qmp, tls_creds="migration" if psk_dir else "")
     bad = is_migration("failed", "cancelled")
     target.execute("migrate-incoming", uri=uri)
     begin = time.monotonic()

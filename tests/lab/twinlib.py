@@ -9,7 +9,7 @@ pauses are what those of the VM are compared with (pausestat.py).
 Invariants
 - Everything of the VM's command line stays but what would collide: name, sockets, log, disk file, tap and MAC, the guest's addresses.
 - It is measured as the VM is: by tcpwatch.py (vmhost.Guest), and nothing disturbs it: its source ends afterwards.
-- Its migration is encrypted as the VM's is (TLS-PSK is no choice of the coordinator's), unless tls=False.
+- Its migration is bare QEMU's, without TLS; tls=True: over TLS-PSK as the VM's (what encryption costs in QEMU is not the coordinator's doing).
 """
 import os
 import re
@@ -42,7 +42,7 @@ def argv_of(hosts, node, name):
 
 
 class Twin(vmhost.Guest):
-    def __init__(self, hosts, of, number, path, tls=True):
+    def __init__(self, hosts, of, number, path, tls=False):
         super().__init__(hosts, f"{of}-twin", number, f"/srv/csv/{of}-twin")
         self.of, self.path, self.generation = of, path, 0
         self.number = number

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "hvhost/hvhostd_stream.h"
@@ -265,7 +266,7 @@ static void h_break(struct vm_host *h, struct vm *vm, const char *address, unsig
 	mig_is(w, "failed");
 }
 
-static const struct vm_host_ops host_ops = { h_nothing, h_nothing, h_nothing, h_mark, h_psk, h_propose, h_say, h_changed, h_migration, h_event, h_break };
+static const struct vm_host_ops host_ops = { h_nothing, h_nothing, h_nothing, h_mark, h_psk, h_propose, h_say, h_changed, h_migration, h_event, NULL, h_break };
 
 static uint64_t rnd(struct rnd_port *p)
 {
@@ -544,10 +545,44 @@ START_TEST(a_connection_is_ended_from_outside_and_no_other)
 }
 END_TEST
 
+static int receive_buffer(int fd)
+{
+	socklen_t len = sizeof(int);
+	int n = -1;
+
+	ck_assert(!getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &n, &len));
+	return n;
+}
+
+START_TEST(what_a_process_receives_ahead_is_bounded_from_outside_on_that_port_only)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) }, b = a;
+	socklen_t len = sizeof(a);
+	int l = socket(AF_INET, SOCK_STREAM, 0), k = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0),
+	    self = (int)syscall(SYS_pidfd_open, getpid(), 0), other, got;
+	struct csv_err err = CSV_ERR_INIT;
+
+	ck_assert(self >= 0 && !bind(l, (struct sockaddr *)&a, len) && !listen(l, 1) && !getsockname(l, (struct sockaddr *)&a, &len));
+	ck_assert(!bind(k, (struct sockaddr *)&b, len) && !listen(k, 1));
+	other = receive_buffer(k);
+	ck_assert_msg(!stream_bound(getpid(), self, ntohs(a.sin_port), 64 << 10, &err), "%s", err.text);
+	ck_assert_int_eq(receive_buffer(l), 2 * (64 << 10));
+	ck_assert_int_eq(receive_buffer(k), other);
+	ck_assert(!connect(c, (struct sockaddr *)&a, sizeof(a)));
+	got = accept(l, NULL, NULL);
+	ck_assert_int_eq(receive_buffer(got), 2 * (64 << 10));
+	close(l);
+	ck_assert_int_eq(stream_bound(getpid(), self, ntohs(a.sin_port), 64 << 10, &err), -ENOENT);
+	ck_assert_msg(strstr(err.text, "does not listen"), "%s", err.text);
+	close(k), close(c), close(got), close(self);
+}
+END_TEST
+
 UNIT_MAIN("mig_watch", UNIT_TEST(a_guest_that_is_quiet_is_switched_over_without_any_push),
 	  UNIT_TEST(a_throttled_guest_gets_through_with_the_pause_aimed_at),
 	  UNIT_TEST(a_guest_that_throttling_does_not_help_is_paused_longer_and_people_are_told),
 	  UNIT_TEST(what_no_allowed_pause_helps_is_cancelled_with_the_numbers_and_the_guest_runs_on), UNIT_TEST(its_time_limit_ends_it),
 	  UNIT_TEST(a_budget_that_is_told_later_counts), UNIT_TEST(a_person_cancels_it),
 	  UNIT_TEST(a_target_that_falls_silent_in_the_switch_over_is_cut_off_for_good),
-	  UNIT_TEST(a_target_that_lives_is_not_cut_off_however_long_it_takes), UNIT_TEST(a_connection_is_ended_from_outside_and_no_other))
+	  UNIT_TEST(a_target_that_lives_is_not_cut_off_however_long_it_takes), UNIT_TEST(a_connection_is_ended_from_outside_and_no_other),
+	  UNIT_TEST(what_a_process_receives_ahead_is_bounded_from_outside_on_that_port_only))
