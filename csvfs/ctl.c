@@ -229,8 +229,8 @@ json_t *ctl_image_list(struct ctl *c, const json_t *args)
 
 		snprintf(name, sizeof(name), "%" PRIu64, r->ino);
 		json_array_append_new(refusals, json_pack("{s:s, s:s, s:I, s:i, s:I, s:s}", "inode", name, "wanted", use_name(r->kind), "age_ms",
-							  (json_int_t)((now - r->at_ns) / NS_PER_MS), "busy_nodeid", (int)r->nodeid,
-							  "busy_pid", (json_int_t)r->pid, "busy_process", r->process));
+							  (json_int_t)((now - r->at_ns) / NS_PER_MS), "busy_nodeid", (int)r->who.nodeid,
+							  "busy_pid", (json_int_t)r->who.pid, "busy_process", r->who.process));
 	}
 	json_object_set_new(reply, "refusals", refusals);
 	return reply;

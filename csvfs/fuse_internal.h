@@ -32,6 +32,7 @@
 #include "csvfs/csvfs.h"
 #include "csvfs/dataplane.h"
 #include "csvfs/names.h"
+#include "csvfs/use_ask.h"
 #include "utils/env/env.h"
 #include "utils/env/loop.h"
 
@@ -104,7 +105,7 @@ struct use {
 	bool lock_lost;			/* read by any thread: I/O answers EIO */
 };
 /* A refusal, for csvctl. */
-struct use_refusal { uint64_t ino, at_ns; enum csvfs_use kind; uint32_t nodeid, pid; char process[16]; };
+struct use_refusal { uint64_t ino, at_ns; enum csvfs_use kind; struct use_other who; };
 #define USE_REFUSALS 16u
 
 struct worker;
@@ -136,7 +137,7 @@ struct fused {
 	int lock_users;			/* any thread: atomic (fuse_lock.c) */
 	struct use_refusal refusal[USE_REFUSALS];	/* a ring: refusals counts all */
 	uint64_t refusals;
-	struct use_ask *asks;		/* who uses it? questions under way */
+	struct use_asks asks;
 	uint64_t raw_said_ino, raw_said_change;	/* the last file of which the log says why it has no raw view */
 	/* csvfsd_rejoin.c */
 	struct waitq life_wq;

@@ -2,12 +2,7 @@
 /*
  * fuse_use.c - who has an image open, and how (R41): handles that count, and naming the node and process that is in the way.
  *
- * The core refuses (csvfs_image_open); it knows no processes.  So whoever is refused asks the other members over the mesh:
- *
- *	refused here  --- question: who uses inode i the other way? --->  every member
- *		      <-- answer: process 4711 (qemu-system-x86), or nobody --
- *
- * and says in the log, and keeps for csvctl, what came back within ASK_MS.  Nothing depends on these messages being right.
+ * Who is refused is told in the log, and for csvctl, what is in the way: from the handles here, or by asking the other nodes (use_ask.h).
  */
 #include "csvfs/fuse_internal.h"
 
@@ -19,26 +14,7 @@
 #include <sys/stat.h>
 
 #include "utils/base/base.h"
-
-#define ASK_MS 300u
-
-enum { MSG_ASK = 1, MSG_ANSWER = 2 };
-struct use_msg {
-	uint8_t type, kind, found, zero;	/* kind: enum csvfs_use of the one who was refused */
-	struct le32 pid;
-	struct le64 ino, ask;
-	char process[16];
-};
-csv_assert_size(struct use_msg, 40);
-
-struct use_ask {
-	struct use_ask *next;
-	uint64_t id, ino;
-	unsigned left;
-	bool found;
-	struct use_refusal who;
-	struct waitq wq;
-};
+#include "utils/base/text.h"
 
 static const char *kind_text(enum csvfs_use k)
 {
@@ -55,78 +31,26 @@ static const struct use *find_other(const struct fused *d, uint64_t ino, enum cs
 	return NULL;
 }
 
-/* ---- messages ------------------------------------------------------------------------------------------------------------------ */
-
-static void on_message(void *arg, struct cluster_node from, const void *buf, size_t len)
+static bool find_here(void *arg, uint64_t ino, enum csvfs_use kind, struct use_other *ret)
 {
-	struct fused *d = arg;
-	struct use_msg m;
-	struct use_ask *a;
+	const struct fused *d = arg;
+	const struct use *u = find_other(d, ino, kind);
 
-	if (len != sizeof(m))
-		return;
-	memcpy(&m, buf, sizeof(m));
-	if (m.type == MSG_ASK && m.kind <= CSVFS_USE_RAW) {
-		const struct use *u = find_other(d, le64_get(m.ino), (enum csvfs_use)m.kind);
-
-		m.type = MSG_ANSWER;
-		m.found = u != NULL;
-		m.pid = le32_of(u ? u->pid : 0);
-		memset(m.process, 0, sizeof(m.process));
-		if (u)
-			memcpy(m.process, u->process, sizeof(m.process));
-		mesh_send(d->env->mesh, from.nodeid, CHAN_USE, &m, sizeof(m));	/* lost: the asker's time is up some time */
-	} else if (m.type == MSG_ANSWER) {
-		for (a = d->asks; a && a->id != le64_get(m.ask); a = a->next)
-			;
-		if (!a || a->ino != le64_get(m.ino) || !a->left)
-			return;
-		a->left--;
-		if (m.found && !a->found) {
-			a->found = true;
-			a->who.nodeid = from.nodeid;
-			a->who.pid = le32_get(m.pid);
-			memcpy(a->who.process, m.process, sizeof(m.process));
-			a->who.process[sizeof(m.process) - 1] = 0;
-		}
-		sched_wake_all(d->sched, &a->wq);
-	}
+	if (!u)
+		return false;
+	ret->nodeid = cluster_self(d->env->cluster);
+	ret->pid = u->pid;
+	memcpy(ret->process, u->process, sizeof(ret->process));
+	return true;
 }
 
 void use_start(struct fused *d)
 {
-	mesh_register(d->env->mesh, CHAN_USE, on_message, d);
-}
-
-/* Who is in the way elsewhere; nodeid 0 when nobody said so in time. */
-static void ask(struct fused *d, uint64_t ino, enum csvfs_use kind, struct use_refusal *r)
-{
-	const struct cluster_view *v = cluster_current(d->env->cluster);
-	struct use_ask a = { .id = env_rnd(d->env), .ino = ino }, **p;
-	struct use_msg m = { .type = MSG_ASK, .kind = (uint8_t)kind, .ino = le64_of(ino), .ask = le64_of(a.id) };
-	uint64_t end = sched_now_ns(d->sched) + ASK_MS * NS_PER_MS;
-
-	waitq_init(&a.wq);
-	a.next = d->asks;
-	d->asks = &a;
-	for (uint32_t i = 0; v && i < v->n; i++)
-		if (v->m[i].nodeid != cluster_self(d->env->cluster) && !mesh_send(d->env->mesh, v->m[i].nodeid, CHAN_USE, &m, sizeof(m)))
-			a.left++;
-	while (a.left && !a.found && sched_wait_until(d->sched, &a.wq, end, false) != -ETIMEDOUT)
-		;
-	for (p = &d->asks; *p != &a; p = &(*p)->next)
-		;
-	*p = a.next;
-	if (a.found) {
-		r->nodeid = a.who.nodeid;
-		r->pid = a.who.pid;
-		memcpy(r->process, a.who.process, sizeof(r->process));
-	}
+	use_asks_start(&d->asks, d->env, find_here, d);
 }
 
 static void refused(struct fused *d, uint64_t ino, enum csvfs_use kind, const char *what)
 {
-	const struct use *u = find_other(d, ino, kind);
 	struct use_refusal r = { .ino = ino, .kind = kind, .at_ns = sched_now_ns(d->sched) };
 	enum csvfs_use other = kind == CSVFS_USE_RAW ? CSVFS_USE_PLAIN : CSVFS_USE_RAW;
 	char path[NAMES_PATH_BYTES], who[NAMES_PATH_BYTES + 40];
@@ -135,17 +59,12 @@ static void refused(struct fused *d, uint64_t ino, enum csvfs_use kind, const ch
 		snprintf(who, sizeof(who), "%s (inode %" PRIu64 ")", path, ino);
 	else
 		snprintf(who, sizeof(who), "inode %" PRIu64, ino);
-	if (u) {
-		r.nodeid = cluster_self(d->env->cluster);
-		r.pid = u->pid;
-		memcpy(r.process, u->process, sizeof(r.process));
-	} else {
-		ask(d, ino, kind, &r);
-	}
+	if (!find_here(d, ino, kind, &r.who))
+		use_asks_others(&d->asks, ino, kind, &r.who);
 	d->refusal[d->refusals++ % USE_REFUSALS] = r;
-	if (r.nodeid)
+	if (r.who.nodeid)
 		log_to(d->log, LOG_L_WARN, "image %s: %s refused: process %" PRIu32 " (%s) on node %" PRIu32 " has it open %s; "
-					   "end that first", who, what, r.pid, r.process, r.nodeid, kind_text(other));
+					   "end that first", who, what, r.who.pid, r.who.process, r.who.nodeid, kind_text(other));
 	else
 		log_to(d->log, LOG_L_WARN, "image %s: %s refused: another node has it open %s (it did not say which process); "
 					   "see there: csvctl vhd users", who, what, kind_text(other));
@@ -170,6 +89,7 @@ static void process_name(uint32_t pid, char ret[16])
 		return;
 	if (fgets(ret, 16, f))
 		ret[strcspn(ret, "\n")] = 0;
+	csv_text_clean(ret);
 	fclose(f);
 }
 

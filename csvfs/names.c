@@ -9,6 +9,7 @@
 
 #include "csvfs/csvfs_format.h"
 #include "utils/base/base.h"
+#include "utils/base/text.h"
 
 #define PLACES 256u
 #define DEPTH_MAX 64u
@@ -85,9 +86,7 @@ bool names_path(const struct names *t, uint64_t ino, char ret[NAMES_PATH_BYTES])
 	}
 	if (!buf[at])
 		return false;
-	for (size_t k = at; buf[k]; k++)
-		if ((unsigned char)buf[k] < ' ' || buf[k] == 0x7f)
-			buf[k] = '?';
 	memcpy(ret, buf + at, sizeof(buf) - at);
+	csv_text_clean(ret);
 	return true;
 }

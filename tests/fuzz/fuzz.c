@@ -26,7 +26,7 @@ static const uint64_t edges[] = { 0, 1, 2, 3, 4, 7, 8, 31, 32, 33, 63, 64, 65, 1
 	INT32_MAX, 1ull << 31, UINT32_MAX, 1ull << 32, (1ull << 40) - 1, 1ull << 40, 1ull << 62, INT64_MAX, 1ull << 63, UINT64_MAX - 1,
 	UINT64_MAX };
 static const char *const words[] = { "{", "}", "[", "]", "\"", ",", ":", "null", "true", "-1", "1e999", "0.5", "18446744073709551616", "\\u0000",
-	"\\ud800", "\xff", "\n", "../", "/", "nodelist {", "node {", "ring0_addr: ", "nodeid: ", "#", "{\"a\":", "\x80" };
+	"\\ud800", "\xff", "\n", "../", "/", "nodelist {", "node {", "[node 3]\n", "action=", "=", "\r", "\n[", "ring0_addr: ", "nodeid: ", "#", "{\"a\":", "\x80" };
 
 static void put_edge(struct fuzz_input *in)
 {

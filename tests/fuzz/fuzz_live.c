@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * fuzz_live.c - two nodes of the simulated world with lock manager and locks of programs; the second says changed messages to the first,
- * which must live, and still be running with the second when the life ends.  And raw view messages, into a tracker alone.
+ * which must live, and still be running with the second when the life ends; the same for questions who uses an image.  And raw view messages, into a tracker alone.
  */
 #include <stdlib.h>
 
 #include "csvfs/plock.h"
+#include "csvfs/use_ask.h"
 #include "dlm/dlm_internal.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/sim/sim_net.h"
@@ -185,6 +186,83 @@ static bool plock_run(struct fuzz_input *in)
 	return plocks() != before;
 }
 
+/* ---- who uses an image ----------------------------------------------------------------------------------------------------------------- */
+
+#define ASKED_INO 4711u
+
+static struct { struct use_asks asks; bool ends, asking; uint64_t found; } uses;
+
+static bool use_find(void *arg, uint64_t ino, enum csvfs_use kind, struct use_other *ret)
+{
+	(void)arg;
+	*ret = (struct use_other){ 1, 99, "qemu" };
+	return ino == ASKED_INO && kind == CSVFS_USE_PLAIN;
+}
+
+/* What is told is text, and the question ends in its time whatever is said. */
+static void use_asker(void *arg)
+{
+	(void)arg;
+	while (!uses.ends) {
+		struct use_other who = { 0 };
+		uint64_t from = sim_world_now_ns(live.w);
+
+		uses.asking = true;
+		if (use_asks_others(&uses.asks, ASKED_INO, CSVFS_USE_RAW, &who)) {
+			uses.found++;
+			csv_assert(who.nodeid == 2 && memchr(who.process, 0, sizeof(who.process)));
+			for (const char *s = who.process; *s; s++)
+				csv_assert((unsigned char)*s >= ' ' && *s != 0x7f);
+		}
+		uses.asking = false;
+		csv_assertf(sim_world_now_ns(live.w) - from < 2 * USE_ASK_MS * NS_PER_MS, "a question has no end");
+		coro_sleep_ns(live.env[1]->sched, NS_PER_MS);
+	}
+}
+
+static void use_begin(void)
+{
+	live_begin();
+	memset(&uses, 0, sizeof(uses));
+	use_asks_start(&uses.asks, live.env[1], use_find, NULL);
+	csv_assert(!sched_spawn(live.env[1]->sched, "asker", use_asker, NULL));
+	run_ms(2);
+}
+
+static void use_end(void)
+{
+	uses.ends = true;
+	run_ms(2 * USE_ASK_MS);
+	csv_assert(!uses.asking && !use_asks_open(&uses.asks));
+	csv_assertf(uses.found, "no answer was ever believed");
+	live_end();
+}
+
+static void use_sample(struct fuzz_input *in)
+{
+	struct use_msg m = { .type = USE_MSG_ASK, .kind = (uint8_t)csv_prng_below(in->prng, 2), .ino = le64_of(ASKED_INO) };
+
+	if (csv_prng_chance(in->prng, 2, 3)) {
+		m.type = USE_MSG_ANSWER;
+		m.found = csv_prng_chance(in->prng, 1, 2);
+		m.pid = le32_of(77);
+		m.ask = le64_of(use_asks_open(&uses.asks));
+		memcpy(m.process, "qemu-system-x86", 16);
+	}
+	memcpy(in->b, &m, sizeof(m));
+	in->len = sizeof(m);
+}
+
+static bool use_run(struct fuzz_input *in)
+{
+	uint64_t found = uses.found;
+
+	if (in->len)
+		mesh_send(live.env[2]->mesh, 1, CHAN_USE, in->b, in->len);
+	run_ms(5);
+	return uses.found != found;
+}
+
 /* ---- view messages -------------------------------------------------------------------------------------------------------------------- */
 
 static struct {
@@ -276,7 +354,8 @@ static bool view_run(struct fuzz_input *in)
 const struct fuzz_decoder fuzz_live[] = {
 	{ .name = "members", .life = 2000, .gentle = true, .begin = live_begin, .end = live_end, .sample = members_sample, .run = members_run },
 	{ .name = "plock", .life = 2000, .gentle = true, .begin = live_begin, .end = live_end, .sample = plock_sample, .run = plock_run },
+	{ .name = "use", .life = 2000, .gentle = true, .begin = use_begin, .end = use_end, .sample = use_sample, .run = use_run },
 	{ .name = "view", .life = 2000, .gentle = true, .begin = view_begin, .end = view_end, .sample = view_sample, .run = view_run },
 	{ 0 },
 };
-/* decoder members, decoder plock, decoder view */
+/* decoder members, decoder plock, decoder use, decoder view */

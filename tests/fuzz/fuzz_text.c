@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * fuzz_text.c - decoders of text: requests and replies of the control sockets, lines between coordinator and host agents, configurations of
- * VMs, QEMU's monitor, corosync.conf.
+ * VMs, QEMU's monitor, corosync.conf, fence.conf.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 #include "hvhost/vmconf.h"
 #include "tests/fuzz/fuzz.h"
 #include "utils/rpc/rpc_msg.h"
+#include "utils/env/fence_conf.h"
 #include "utils/tools/csvctl_conf.h"
 
 static void put(struct fuzz_input *in, const char *text)
@@ -227,11 +228,50 @@ static bool conf_run(struct fuzz_input *in)
 	return taken;
 }
 
+/* ---- fence.conf ----------------------------------------------------------------------------------------------------------------------- */
+
+static void fence_sample(struct fuzz_input *in)
+{
+	static const char *const texts[] = {
+		"# power\n[node 1]\nagent=/usr/sbin/fence_ipmilan\ntimeout=60\nip=192.0.2.13\nusername=x\n\n[node 3]\nagent = /usr/sbin/fence_virsh\n"
+		"plug = n3\nssh=1\n[node 4]\nagent=/a\n", "[node 3]\nagent=/a\ntimeout=3600\n", "; none\n[node 3]\n\tagent=/a b/c\npassword=a=b=c\n",
+	};
+
+	PICK(in, texts);
+}
+
+/* What is taken says one thing to an agent, which reads it line by line: never which action. */
+static bool fence_run_one(struct fuzz_input *in)
+{
+	struct csv_err err = CSV_ERR_INIT;
+	struct fence_conf c;
+	void *p = fuzz_exact(in);
+	FILE *f = in->len ? fmemopen(p, in->len, "r") : NULL;
+	char *line, *rest = c.stdin_keys;
+	int rc = f ? fence_conf_parse(f, "fence.conf", 3, &c, &err) : -EINVAL;
+
+	if (f)
+		fclose(f);
+	free(p);
+	if (rc) {
+		csv_assert(!f || err.text[0]);
+		return false;
+	}
+	csv_assert(c.agent[0] == '/' && c.timeout_s >= 1 && c.timeout_s <= 3600);
+	while ((line = strsep(&rest, "\n")) && rest) {
+		csv_assertf(strchr(line, '=') && *line != '=' && !(strcspn(line, " \t=") == 6 && !memcmp(line, "action", 6)) &&
+			    line[strcspn(line, "\r\v\f\b\x1b")] == '\0', "to an agent: %s", line);
+	}
+	csv_assert(!line || !*line);
+	return true;
+}
+
 const struct fuzz_decoder fuzz_text[] = {
 	{ .name = "rpc", .text = true, .sample = rpc_sample, .run = rpc_run },			/* decoder rpc */
 	{ .name = "agent", .text = true, .sample = agent_sample, .run = agent_run },		/* decoder agent */
 	{ .name = "vmconf", .text = true, .sample = vmconf_sample, .run = vmconf_run },		/* decoder vmconf */
 	{ .name = "qmp", .text = true, .sample = qmp_sample, .run = qmp_run },			/* decoder qmp */
 	{ .name = "conf", .text = true, .sample = conf_sample, .run = conf_run },		/* decoder conf */
+	{ .name = "fence", .text = true, .sample = fence_sample, .run = fence_run_one },	/* decoder fence */
 	{ 0 },
 };

@@ -522,6 +522,26 @@ START_TEST(uuid_round_trip)
 }
 END_TEST
 
+START_TEST(text_that_is_none_is_made_one)
+{
+	static const struct { const char *is, *becomes; } want[] = {
+		{ "", "" }, { "qemu-system-x86", "qemu-system-x86" }, { "a\nb\tc\x1b[31m\x7f", "a?b?c?[31m?" },
+		{ "M\xc3\xbcller \xe2\x82\xac \xf0\x9f\x98\x80", "M\xc3\xbcller \xe2\x82\xac \xf0\x9f\x98\x80" },
+		{ "M\xfcller", "M?ller" }, { "\xc3", "?" }, { "\xe2\x82", "??" }, { "\xc0\xaf", "??" }, { "\xe0\x80\xaf", "???" },
+		{ "\xed\xa0\x80", "???" }, { "\xf4\x90\x80\x80", "????" }, { "\xc2\x85 x", "?? x" }, { "\xff\xfe", "??" },
+		{ "\xf4\x8f\xbf\xbf", "\xf4\x8f\xbf\xbf" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		char *text = strdup(want[i].is);		/* its own size: a sanitizer sees who reads on */
+
+		csv_text_clean(text);
+		ck_assert_str_eq(text, want[i].becomes);
+		free(text);
+	}
+}
+END_TEST
+
 START_TEST(sizes_read_and_write)
 {
 	static const struct {
@@ -583,4 +603,4 @@ UNIT_MAIN("base",
 	UNIT_SIGNAL(cursor_writing_a_readonly_buffer_asserts, SIGABRT),
 	UNIT_TEST(hexdump_folds_equal_lines),
 	UNIT_TEST(uuid_round_trip),
-	UNIT_TEST(sizes_read_and_write))
+	UNIT_TEST(sizes_read_and_write), UNIT_TEST(text_that_is_none_is_made_one))

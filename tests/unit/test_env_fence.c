@@ -194,6 +194,18 @@ START_TEST(wrong_configuration_is_told_with_file_and_line)
 		{ "[node 3]\ntimeout=never\n", "line 2: timeout=never: 1 to 3600" },
 		{ "[node 3]\naction=on\n", "action is chosen by csvfs" },
 		{ "[node 3]\nagent=/a\n[node 3]\nagent=/b\n", "two sections" },
+		{ "[node 3]\nagent=/a\nagent=/b\n", "line 3: node 3 has two agents" },
+		{ "[node 3]\nagent=/a\noption=on\n", "line 3: option is chosen by csvfs" },
+		{ "[node 4294967299]\nagent=%s\n", "line 1: '[node 4294967299]': write [node ID]" },	/* 3 in 32 bits */
+		{ "[node -4294967293]\nagent=%s\n", "write [node ID]" },
+		{ "[node 3] x\nagent=%s\n", "write [node ID]" },
+		{ "[node3]\nagent=%s\n", "write [node ID]" },
+		{ "[node 3]\nagent=%s\ntimeout=18446744073709551617\n", "1 to 3600" },
+		{ "[node 3]\nagent=%s\ntimeout=+5\n", "1 to 3600" },
+		{ "[node 3]\nagent=%s\nip=x\raction=on\n", "line 3: holds a control character (0xd)" },
+		{ "[node 3]\nagent=%s\n[node 4]\nip=\vx\n", "line 4: holds a control character" },
+		{ "[node 3]\nagent=%s\n=x\n", "line 3: '': write key=value" },
+		{ "ip=x\n[node 3]\nagent=%s\n", "line 1: 'ip' is of no node" },
 	};
 	struct rig r;
 

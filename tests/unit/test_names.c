@@ -55,6 +55,9 @@ START_TEST(a_circle_a_long_path_and_control_characters_do_no_harm)
 	names_seen(t, ROOT, "two\nlines\x1b[31m\x7f", 20);
 	ck_assert(names_path(t, 20, path));
 	ck_assert_str_eq(path, "two?lines?[31m?");
+	names_seen(t, ROOT, "M\xfcller/\xc3\xa4", 20);		/* of another character set; and of ours */
+	ck_assert(names_path(t, 20, path));
+	ck_assert_str_eq(path, "M?ller/\xc3\xa4");
 	memset(longest, 'x', 255);
 	longest[255] = '\0';
 	memcpy(name, longest, 256);

@@ -116,3 +116,35 @@ char *csv_trim(char *text)
 		*--end = '\0';
 	return text;
 }
+
+/* Bytes of the character there; 0: it is none. */
+static size_t utf8_len(const unsigned char *s)
+{
+	static const struct { unsigned char mask, is; uint32_t least; } form[] = { { 0x80, 0, 0 }, { 0xe0, 0xc0, 0x80 }, { 0xf0, 0xe0, 0x800 },
+										   { 0xf8, 0xf0, 0x10000 } };
+
+	for (size_t n = 0; n < ARRAY_SIZE(form); n++) {
+		uint32_t c = s[0] & (unsigned char)~form[n].mask;
+
+		if ((s[0] & form[n].mask) != form[n].is)
+			continue;
+		for (size_t i = 1; i <= n; i++) {
+			if ((s[i] & 0xc0) != 0x80)
+				return 0;
+			c = c << 6 | (s[i] & 0x3f);
+		}
+		return c < form[n].least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) || c < ' ' || (c >= 0x7f && c < 0xa0) ? 0 : n + 1;
+	}
+	return 0;
+}
+
+void csv_text_clean(char *text)
+{
+	while (*text) {
+		size_t n = utf8_len((const unsigned char *)text);
+
+		if (!n)
+			*text = '?';
+		text += csv_max(n, (size_t)1);
+	}
+}

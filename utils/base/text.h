@@ -30,4 +30,7 @@ int csv_size_parse(const char *text, uint64_t *ret_size_bytes) csv_must_check;
 /* Without white space at both ends: cut off in place at the end, what begins behind that of the front is returned. */
 char *csv_trim(char *text);
 
+/* In place: what is no UTF-8, and every control character, becomes '?': fit for one line of a log and for JSON. */
+void csv_text_clean(char *text);
+
 #endif

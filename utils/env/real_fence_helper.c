@@ -1,13 +1,7 @@
 /*
  * real_fence_helper.c - runs ClusterLabs-style fence agents.
  *
- * Configuration, read anew for each request:
- *
- *	# comment
- *	[node 3]
- *	agent=/usr/sbin/fence_ipmilan
- *	timeout=60
- *	ip=192.0.2.13		<- this and every other key goes to the agent on stdin
+ * The configuration (fence_conf.h) is read anew for each request.
  *
  * An agent gets its options on stdin, one a line; `off` must exit with 0, then `status` must exit with 2, which means off
  * (0: on).  Anything else is not a confirmation.
@@ -34,85 +28,6 @@
 
 #define STATUS_EVERY_MS 500
 #define STATUS_OFF 2
-
-/* ---- configuration -------------------------------------------------------------------------------------------------- */
-
-static int conf_line(const char *path, unsigned line, char *s, uint32_t nodeid, bool *in_section, bool *found,
-		     struct fence_conf *c, struct csv_err *err)
-{
-	char *value, close;
-	unsigned id;
-
-	if (!*s || *s == '#' || *s == ';')
-		return 0;
-	if (*s == '[') {
-		if (sscanf(s, "[node %u%c", &id, &close) != 2 || close != ']')
-			return csv_err_set(err, -EINVAL, "%s: line %u: '%.40s': write [node ID]", path, line, s);
-		*in_section = id == nodeid;
-		if (*in_section && *found)
-			return csv_err_set(err, -EINVAL, "%s: line %u: node %u has two sections: remove one", path, line, id);
-		*found |= *in_section;
-		return 0;
-	}
-	value = strchr(s, '=');
-	if (!value)
-		return csv_err_set(err, -EINVAL, "%s: line %u: '%.40s': write key=value", path, line, s);
-	if (!*in_section)
-		return 0;
-	*value++ = '\0';
-	s = csv_trim(s);
-	value = csv_trim(value);
-	if (!strcmp(s, "agent")) {
-		snprintf(c->agent, sizeof(c->agent), "%s", value);
-	} else if (!strcmp(s, "timeout")) {
-		char *end;
-		unsigned long v = strtoul(value, &end, 10);
-
-		if (*end || v < 1 || v > 3600)
-			return csv_err_set(err, -EINVAL, "%s: line %u: timeout=%.20s: 1 to 3600 seconds", path, line, value);
-		c->timeout_s = v;
-	} else if (!strcmp(s, "action")) {
-		return csv_err_set(err, -EINVAL, "%s: line %u: action is chosen by csvfs: remove the line", path, line);
-	} else {
-		size_t used = strlen(c->stdin_keys);
-		int n = snprintf(c->stdin_keys + used, sizeof(c->stdin_keys) - used, "%s=%s\n", s, value);
-
-		if (n < 0 || (size_t)n >= sizeof(c->stdin_keys) - used)
-			return csv_err_set(err, -E2BIG, "%s: line %u: more than %zu bytes of options for node %u", path, line,
-					   sizeof(c->stdin_keys), nodeid);
-	}
-	return 0;
-}
-
-int fence_conf_read(const char *path, uint32_t nodeid, struct fence_conf *ret, struct csv_err *err)
-{
-	bool in_section = false, found = false;
-	unsigned line = 0;
-	char buf[1024];
-	int rc = 0;
-	FILE *f = fopen(path, "re");
-
-	if (!f)
-		return csv_err_set(err, -errno, "%s: %s: write a section [node %u] with agent=... there, or confirm by hand that "
-				   "the node is off", path, strerror(errno), nodeid);
-	memset(ret, 0, sizeof(*ret));
-	ret->timeout_s = FENCE_TIMEOUT_S;
-	while (rc == 0 && fgets(buf, sizeof(buf), f)) {
-		line++;
-		if (!strchr(buf, '\n') && !feof(f))
-			rc = csv_err_set(err, -E2BIG, "%s: line %u: longer than %zu bytes", path, line, sizeof(buf) - 2);
-		else
-			rc = conf_line(path, line, csv_trim(buf), nodeid, &in_section, &found, ret, err);
-	}
-	fclose(f);
-	if (rc == 0 && !found)
-		rc = csv_err_set(err, -ENOENT, "%s: no section [node %u]: write one with agent=..., or confirm by hand that the node "
-				 "is off", path, nodeid);
-	if (rc == 0 && ret->agent[0] != '/')
-		rc = csv_err_set(err, -EINVAL, "%s: node %u: agent=%.60s: write the absolute path of a fence agent", path, nodeid,
-				 ret->agent);
-	return rc;
-}
 
 /* ---- running an agent -------------------------------------------------------------------------------------------------- */
 

@@ -7,26 +7,16 @@
 #ifndef CSVFS_UTILS_ENV_REAL_FENCE_HELPER_H
 #define CSVFS_UTILS_ENV_REAL_FENCE_HELPER_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "utils/base/err.h"
+#include "utils/env/fence_conf.h"
 
 /* Packets of a SOCK_SEQPACKET pair: same machine, same program. */
 struct fence_ask { uint32_t seq, nodeid; };
 struct fence_answer { uint32_t seq; int result; char text[400]; };
 
-/* One node's section of the file. */
-struct fence_conf {
-	char agent[PATH_MAX];
-	unsigned timeout_s;
-	char stdin_keys[4096];		/* key=value lines for the agent */
-};
-#define FENCE_TIMEOUT_S 60
-
-/* Blocking.  0 or -errno with err: file, line, what to do. */
-int fence_conf_read(const char *path, uint32_t nodeid, struct fence_conf *ret, struct csv_err *err);
 /* Blocking: off, then status until it says off or the time is over.  0: confirmed. */
 int fence_run(const char *path, uint32_t nodeid, struct csv_err *err);
 /* Blocking, at most `most_s` seconds and the file's timeout: what the agent's status says.  0: *ret_on, or -errno with err. */
