@@ -62,11 +62,6 @@ void dlm_lost_set(struct dlm_lost_list *l, struct cluster_node who, enum dlm_pro
 	l->e[l->n++] = (struct dlm_lost){ .who = who, .proof = proof };
 }
 
-static bool ring_newer(struct ring_id a, struct ring_id b)
-{
-	return a.seq != b.seq ? a.seq > b.seq : a.nodeid > b.nodeid;
-}
-
 static bool view_has(const struct cluster_view *v, struct cluster_node who)
 {
 	const struct cluster_node *m = cluster_view_find(v, who.nodeid);
@@ -107,7 +102,7 @@ static void sort_members(const struct cluster_view *v, struct dlm_past *const *p
 	for (uint32_t i = 0; i < v->n; i++) {
 		uint32_t at = i;
 
-		for (; at && ring_newer(newest(past[i]), newest(past[order[at - 1]])); at--)
+		for (; at && ring_after(newest(past[i]), newest(past[order[at - 1]])); at--)
 			order[at] = order[at - 1];
 		order[at] = i;
 	}

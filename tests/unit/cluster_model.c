@@ -195,7 +195,8 @@ static void port_stop(struct cluster_port *p)
 
 const struct cluster_port_ops cm_port_ops = { port_start, port_send, port_stop };
 
-static bool ring_after(struct ring_id a, struct ring_id b)
+/* Of its own: the order of views is among what is tested. */
+static bool view_is_after(struct ring_id a, struct ring_id b)
 {
 	return a.seq > b.seq || (a.seq == b.seq && a.nodeid > b.nodeid);
 }
@@ -211,17 +212,6 @@ static void user_suspend(void *arg)
 	n->usable = false;
 }
 
-static bool share_a_process(const struct cluster_view *a, const struct cluster_view *b)
-{
-	for (uint32_t i = 0; i < a->n; i++) {
-		const struct cluster_node *n = cluster_view_find(b, a->m[i].nodeid);
-
-		if (n && n->incarnation == a->m[i].incarnation)
-			return true;
-	}
-	return false;
-}
-
 static void user_view(void *arg, const struct cluster_view *v)
 {
 	struct node *n = arg;
@@ -231,7 +221,7 @@ static void user_view(void *arg, const struct cluster_view *v)
 	w->got_views++;
 	if (n->usable)
 		violated(w, "node %u: a view without a suspend before it", n->id);
-	if (!ring_after(v->ring, n->last_view))
+	if (!view_is_after(v->ring, n->last_view))
 		violated(w, "node %u: view %u.%llx after %u.%llx", n->id, v->ring.nodeid, (long long)v->ring.seq,
 			 n->last_view.nodeid, (long long)n->last_view.seq);
 	if (!ring_eq(n->fed_ring, n->fed_quorum_ring) || !n->fed_quorate ||
@@ -247,7 +237,7 @@ static void user_view(void *arg, const struct cluster_view *v)
 		memset(sv, 0, sizeof(*sv));
 		sv->v = *v;
 	}
-	if (sv && !share_a_process(&sv->v, v))
+	if (sv && !fake_views_share_a_life(&sv->v, v))
 		*sv = (struct seen_view){ .v = *v };	/* all processes of the group ended before this one */
 	if (sv && (sv->v.n != v->n || memcmp(sv->v.m, v->m, v->n * sizeof(v->m[0]))))
 		violated(w, "node %u: C3: view %llx has %u members here, %u elsewhere, or other incarnations", n->id,

@@ -1,11 +1,12 @@
 /*
- * env_fake.h - what the unit tests of utils/env share: a clock that stands still until it is told to go on, and a scheduler on it.
+ * env_fake.h - what the unit tests of utils/env share: a clock that stands still until it is told to go on, a scheduler on it, views compared.
  */
 #ifndef CSVFS_TESTS_UNIT_ENV_FAKE_H
 #define CSVFS_TESTS_UNIT_ENV_FAKE_H
 
 #include "utils/base/base.h"
 #include "utils/env/clock.h"
+#include "utils/env/cluster.h"
 #include "utils/env/coro.h"
 #include "utils/env/sched.h"
 
@@ -54,6 +55,18 @@ static inline void fake_run_until(struct fake_clock *f, struct sched *s, uint64_
 		sched_run_timers(s, f->now_ns);
 	}
 	f->now_ns = until_ns;
+}
+
+/* Was some process in both?  Views of one ring without one in common are of different groups (C3). */
+static inline bool fake_views_share_a_life(const struct cluster_view *a, const struct cluster_view *b)
+{
+	for (uint32_t i = 0; i < a->n; i++) {
+		const struct cluster_node *n = cluster_view_find(b, a->m[i].nodeid);
+
+		if (n && n->incarnation == a->m[i].incarnation)
+			return true;
+	}
+	return false;
 }
 
 #endif

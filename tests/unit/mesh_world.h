@@ -11,24 +11,24 @@
 #include "utils/base/prng.h"
 #include "utils/env/mesh.h"
 
-#define MW_NODES 4
+#define MSW_NODES 4
 
-struct mw_ev {
+struct msw_ev {
 	struct cds_list_head node;
 	enum { EV_TOTEM, EV_MEMBERS, EV_QUORUM, EV_MSG, EV_UP, EV_DOWN, EV_FRAME } kind;
 	struct ring_id ring;
-	uint32_t from, n, m[MW_NODES];
+	uint32_t from, n, m[MSW_NODES];
 	unsigned epoch;
 	size_t len;
 	uint8_t buf[];
 };
 
-struct mw_payload { uint32_t from, to; uint64_t view, count; };
+struct msw_payload { uint32_t from, to; uint64_t view, count; };
 
-struct mw_node {
+struct msw_node {
 	struct cluster_port port;
 	struct link_port link;
-	struct mw *w;
+	struct msw *w;
 	uint32_t id;
 	struct sched *s;
 	struct cluster *cl;
@@ -39,41 +39,41 @@ struct mw_node {
 	void *lev_arg;
 	struct ring_id ring;
 	struct cds_list_head engine;		/* events of the engine, in order */
-	struct cds_list_head wire[MW_NODES];	/* from each node, in order */
-	bool wants[MW_NODES];
-	unsigned up_epoch[MW_NODES];		/* of the connection it was told of */
+	struct cds_list_head wire[MSW_NODES];	/* from each node, in order */
+	bool wants[MSW_NODES];
+	unsigned up_epoch[MSW_NODES];		/* of the connection it was told of */
 	/* the user: counts per peer in the current view */
-	uint64_t view, sent[MW_NODES], got[MW_NODES];
+	uint64_t view, sent[MSW_NODES], got[MSW_NODES];
 	uint64_t frames_bad;
 };
 
-struct mw {
+struct msw {
 	struct fake_clock clk;
 	struct csv_prng prng;
 	unsigned n;
-	struct mw_node node[MW_NODES];
+	struct msw_node node[MSW_NODES];
 	uint64_t seq;
-	unsigned epoch[MW_NODES][MW_NODES];		/* of the connection, 0: none */
+	unsigned epoch[MSW_NODES][MSW_NODES];		/* of the connection, 0: none */
 	unsigned next_epoch;
 	bool calm;
 	uint64_t breaks, lost, delivered;
 };
 
 /* The one world of this process. */
-extern struct mw mw;
+extern struct msw msw;
 
-void mw_init(unsigned n, uint64_t seed);
-void mw_done(void);
+void msw_init(unsigned n, uint64_t seed);
+void msw_done(void);
 /* A new ring of the nodes of `mask`. */
-void mw_new_ring(unsigned mask);
-void mw_conn_break(unsigned a, unsigned b);
+void msw_new_ring(unsigned mask);
+void msw_conn_break(unsigned a, unsigned b);
 /* The user of a node says the next of its numbered messages. */
-int mw_send(struct mw_node *n, unsigned to, size_t extra);
+int msw_send(struct msw_node *n, unsigned to, size_t extra);
 /* One thing happens, by the dice. */
-void mw_step(void);
+void msw_step(void);
 /* Until nothing happens any more; links come up again. */
-void mw_settle(void);
+void msw_settle(void);
 /* Everything sent in the view they are in has arrived and is acknowledged. */
-void mw_check_complete(void);
+void msw_check_complete(void);
 
 #endif

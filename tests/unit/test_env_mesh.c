@@ -17,33 +17,33 @@ START_TEST(a_hundred_thousand_messages_arrive_once_and_in_order_over_breaking_li
 {
 	uint64_t views = 0, resent = 0, duplicates = 0, stashed = 0, old = 0, bad = 0, acks = 0;
 
-	mw_init(MW_NODES, 1);
-	while (mw.delivered < 100000) {
-		mw_step();
-		if (csv_prng_chance(&mw.prng, 1, 300))
-			mw_conn_break(csv_prng_below(&mw.prng, mw.n), csv_prng_below(&mw.prng, mw.n));
-		if (csv_prng_chance(&mw.prng, 1, 5000)) {
-			unsigned all = (1u << mw.n) - 1, part = csv_prng_below(&mw.prng, all + 1);
+	msw_init(MSW_NODES, 1);
+	while (msw.delivered < 100000) {
+		msw_step();
+		if (csv_prng_chance(&msw.prng, 1, 300))
+			msw_conn_break(csv_prng_below(&msw.prng, msw.n), csv_prng_below(&msw.prng, msw.n));
+		if (csv_prng_chance(&msw.prng, 1, 5000)) {
+			unsigned all = (1u << msw.n) - 1, part = csv_prng_below(&msw.prng, all + 1);
 
 			if (part && part != all)
-				mw_new_ring(part);
-			if (part != all && csv_prng_chance(&mw.prng, 1, 2))
-				mw_new_ring(all & ~part);
+				msw_new_ring(part);
+			if (part != all && csv_prng_chance(&msw.prng, 1, 2))
+				msw_new_ring(all & ~part);
 			else
-				mw_new_ring(all);
+				msw_new_ring(all);
 		}
 	}
-	mw_new_ring((1u << mw.n) - 1);
-	mw_settle();
-	mw.calm = false;
+	msw_new_ring((1u << msw.n) - 1);
+	msw_settle();
+	msw.calm = false;
 	for (unsigned i = 0; i < 20000; i++)
-		mw_step();
-	mw_settle();
-	mw_check_complete();
-	for (unsigned i = 0; i < mw.n; i++) {
-		const struct mesh_stats *st = mesh_stats(mw.node[i].mesh);
+		msw_step();
+	msw_settle();
+	msw_check_complete();
+	for (unsigned i = 0; i < msw.n; i++) {
+		const struct mesh_stats *st = mesh_stats(msw.node[i].mesh);
 
-		views += cluster_stats(mw.node[i].cl)->views;
+		views += cluster_stats(msw.node[i].cl)->views;
 		resent += st->resent;
 		duplicates += st->duplicates;
 		stashed += st->stashed;
@@ -53,49 +53,49 @@ START_TEST(a_hundred_thousand_messages_arrive_once_and_in_order_over_breaking_li
 	}
 	printf("%llu messages delivered, %llu views, %llu breaks lost %llu frames, %llu resent, %llu duplicates dropped, "
 	       "%llu stashed, %llu of old views dropped, %llu acks alone\n",
-	       (unsigned long long)mw.delivered, (unsigned long long)views, (unsigned long long)mw.breaks,
-	       (unsigned long long)mw.lost, (unsigned long long)resent, (unsigned long long)duplicates,
+	       (unsigned long long)msw.delivered, (unsigned long long)views, (unsigned long long)msw.breaks,
+	       (unsigned long long)msw.lost, (unsigned long long)resent, (unsigned long long)duplicates,
 	       (unsigned long long)stashed, (unsigned long long)old, (unsigned long long)acks);
 	ck_assert_uint_eq(bad, 0);
 	ck_assert_uint_gt(views, 50);
-	ck_assert_uint_gt(mw.breaks, 100);
-	ck_assert_uint_gt(mw.lost, 100);
+	ck_assert_uint_gt(msw.breaks, 100);
+	ck_assert_uint_gt(msw.lost, 100);
 	ck_assert_uint_gt(resent, 100);
 	ck_assert_uint_gt(duplicates, 10);
 	ck_assert_uint_gt(stashed, 10);
 	ck_assert_uint_gt(old, 10);
-	mw_done();
+	msw_done();
 }
 END_TEST
 
 START_TEST(the_window_bounds_what_is_on_the_link_and_the_queue_what_waits)
 {
-	struct mw_node *a;
+	struct msw_node *a;
 	uint64_t n = 0, on_wire = 0;
-	struct mw_ev *e;
+	struct msw_ev *e;
 	int rc;
 
-	mw_init(2, 2);
-	mw_settle();
-	a = &mw.node[0];
+	msw_init(2, 2);
+	msw_settle();
+	a = &msw.node[0];
 	/* b reads nothing: the window fills, then the queue, then there is an error */
-	while ((rc = mw_send(a, 1, MESH_MSG_MAX - sizeof(struct mw_payload))) == 0)
+	while ((rc = msw_send(a, 1, MESH_MSG_MAX - sizeof(struct msw_payload))) == 0)
 		n++;
 	ck_assert_int_eq(rc, -ENOBUFS);
-	cds_list_for_each_entry(e, &mw.node[1].wire[0], node)
+	cds_list_for_each_entry(e, &msw.node[1].wire[0], node)
 		on_wire += e->len;
 	ck_assert_uint_le(on_wire, MESH_WINDOW_BYTES);
 	ck_assert_uint_gt(on_wire, MESH_WINDOW_BYTES - 2 * MESH_MSG_MAX);
 	ck_assert_uint_le(n * MESH_MSG_MAX, MESH_WINDOW_BYTES + MESH_QUEUE_BYTES);
 	ck_assert_uint_gt(n * MESH_MSG_MAX, MESH_QUEUE_BYTES - (1u << 20));
-	mw.clk.now_ns += 700 * NS_PER_MS;
+	msw.clk.now_ns += 700 * NS_PER_MS;
 	ck_assert_uint_eq(mesh_unacked_ms(a->mesh, 2), 700);
-	mw_settle();
-	mw_check_complete();
-	ck_assert_uint_eq(mw.node[1].got[0], n);
+	msw_settle();
+	msw_check_complete();
+	ck_assert_uint_eq(msw.node[1].got[0], n);
 	printf("%llu messages of 64 KiB queued before -ENOBUFS, %llu bytes on the link\n", (unsigned long long)n,
 	       (unsigned long long)on_wire);
-	mw_done();
+	msw_done();
 }
 END_TEST
 
@@ -103,25 +103,25 @@ START_TEST(sending_is_refused_without_a_view_to_strangers_and_when_too_long)
 {
 	char buf[8] = { 0 };
 
-	mw_init(2, 3);
-	ck_assert_int_eq(mesh_send(mw.node[0].mesh, 2, CHAN_DLM, buf, 8), -ENOTCONN);
-	ck_assert_int_eq(mesh_send(mw.node[0].mesh, 1, CHAN_DLM, buf, 8), -ENOTCONN);
-	mw_settle();
-	ck_assert_int_eq(mesh_send(mw.node[0].mesh, 3, CHAN_DLM, buf, 8), -ENOTCONN);
-	ck_assert_int_eq(mesh_send(mw.node[0].mesh, 2, CHAN_DLM, buf, MESH_MSG_MAX + 1), -EMSGSIZE);
-	mw_done();
+	msw_init(2, 3);
+	ck_assert_int_eq(mesh_send(msw.node[0].mesh, 2, CHAN_DLM, buf, 8), -ENOTCONN);
+	ck_assert_int_eq(mesh_send(msw.node[0].mesh, 1, CHAN_DLM, buf, 8), -ENOTCONN);
+	msw_settle();
+	ck_assert_int_eq(mesh_send(msw.node[0].mesh, 3, CHAN_DLM, buf, 8), -ENOTCONN);
+	ck_assert_int_eq(mesh_send(msw.node[0].mesh, 2, CHAN_DLM, buf, MESH_MSG_MAX + 1), -EMSGSIZE);
+	msw_done();
 }
 END_TEST
 
 START_TEST(to_oneself_goes_through_the_run_queue)
 {
-	mw_init(1, 4);
-	mw_settle();
-	ck_assert_int_eq(mw_send(&mw.node[0], 0, 0), 0);
-	ck_assert_uint_eq(mw.delivered, 0);
-	sched_run(mw.node[0].s);
-	ck_assert_uint_eq(mw.delivered, 1);
-	mw_done();
+	msw_init(1, 4);
+	msw_settle();
+	ck_assert_int_eq(msw_send(&msw.node[0], 0, 0), 0);
+	ck_assert_uint_eq(msw.delivered, 0);
+	sched_run(msw.node[0].s);
+	ck_assert_uint_eq(msw.delivered, 1);
+	msw_done();
 }
 END_TEST
 
@@ -129,17 +129,17 @@ START_TEST(an_idle_mesh_is_silent)
 {
 	uint64_t acks;
 
-	mw_init(2, 5);
-	mw_settle();
-	ck_assert_int_eq(mw_send(&mw.node[0], 1, 0), 0);
-	mw_settle();
-	acks = mesh_stats(mw.node[1].mesh)->acks_sent;
+	msw_init(2, 5);
+	msw_settle();
+	ck_assert_int_eq(msw_send(&msw.node[0], 1, 0), 0);
+	msw_settle();
+	acks = mesh_stats(msw.node[1].mesh)->acks_sent;
 	ck_assert_uint_eq(acks, 1);
-	fake_run_until(&mw.clk, mw.node[1].s, mw.clk.now_ns + 3600 * NS_PER_SEC);
-	fake_run_until(&mw.clk, mw.node[0].s, mw.clk.now_ns + 3600 * NS_PER_SEC);
-	ck_assert_uint_eq(mesh_stats(mw.node[1].mesh)->acks_sent, acks);
-	ck_assert(cds_list_empty(&mw.node[0].wire[1]));
-	mw_done();
+	fake_run_until(&msw.clk, msw.node[1].s, msw.clk.now_ns + 3600 * NS_PER_SEC);
+	fake_run_until(&msw.clk, msw.node[0].s, msw.clk.now_ns + 3600 * NS_PER_SEC);
+	ck_assert_uint_eq(mesh_stats(msw.node[1].mesh)->acks_sent, acks);
+	ck_assert(cds_list_empty(&msw.node[0].wire[1]));
+	msw_done();
 }
 END_TEST
 
@@ -150,19 +150,19 @@ static size_t good_len;
 
 static void setup_hostile(void)
 {
-	struct mw_ev *e;
+	struct msw_ev *e;
 
-	mw_init(3, 6);
-	mw_settle();
-	ck_assert_int_eq(mw_send(&mw.node[0], 1, 100), 0);
-	e = cds_list_first_entry(&mw.node[1].wire[0], struct mw_ev, node);
+	msw_init(3, 6);
+	msw_settle();
+	ck_assert_int_eq(msw_send(&msw.node[0], 1, 100), 0);
+	e = cds_list_first_entry(&msw.node[1].wire[0], struct msw_ev, node);
 	good_len = e->len;
 	memcpy(good, e->buf, e->len);
 }
 
 static int feed_frame(uint32_t from, const void *buf, size_t len)
 {
-	struct mw_node *b = &mw.node[1];
+	struct msw_node *b = &msw.node[1];
 	int rc = b->lev->frame(b->lev_arg, from, buf, len);
 
 	if (rc < 0)
@@ -172,12 +172,12 @@ static int feed_frame(uint32_t from, const void *buf, size_t len)
 
 static void refused(const char *what, uint32_t from, const void *buf, size_t len)
 {
-	uint64_t before = mesh_stats(mw.node[1].mesh)->dropped_bad;
+	uint64_t before = mesh_stats(msw.node[1].mesh)->dropped_bad;
 	int rc = feed_frame(from, buf, len);
 
 	ck_assert_msg(rc < 0, "%s was accepted", what);
-	ck_assert_uint_eq(mesh_stats(mw.node[1].mesh)->dropped_bad, before + 1);
-	ck_assert_uint_eq(mw.delivered, 0);
+	ck_assert_uint_eq(mesh_stats(msw.node[1].mesh)->dropped_bad, before + 1);
+	ck_assert_uint_eq(msw.delivered, 0);
 }
 
 /* Changes the frame and makes its checksum right again. */
@@ -235,8 +235,8 @@ START_TEST(malformed_frames_break_the_link_and_are_counted)
 	refused("our own node id as the sender", 2, good, good_len);
 	refused("a node that has no link", 9, good, good_len);
 	ck_assert_int_eq(feed_frame(1, good, good_len), 0);	/* and nothing else was disturbed */
-	ck_assert_uint_eq(mw.delivered, 1);
-	mw_done();
+	ck_assert_uint_eq(msw.delivered, 1);
+	msw_done();
 }
 END_TEST
 
@@ -254,16 +254,16 @@ START_TEST(another_incarnation_and_old_views_are_dropped_without_a_word)
 				 MESH_HEADER_BYTES));
 	memcpy(copy + 8, &crc, 4);
 	ck_assert_int_eq(feed_frame(1, copy, good_len), 0);
-	ck_assert_uint_eq(mesh_stats(mw.node[1].mesh)->dropped_old_view, 1);
-	mw_new_ring(7);
-	mw_settle();
-	old = mesh_stats(mw.node[1].mesh)->dropped_old_view;
-	mw.delivered = 0;
+	ck_assert_uint_eq(mesh_stats(msw.node[1].mesh)->dropped_old_view, 1);
+	msw_new_ring(7);
+	msw_settle();
+	old = mesh_stats(msw.node[1].mesh)->dropped_old_view;
+	msw.delivered = 0;
 	ck_assert_int_eq(feed_frame(1, good, good_len), 0);
-	ck_assert_uint_eq(mesh_stats(mw.node[1].mesh)->dropped_old_view, old + 1);
-	ck_assert_uint_eq(mw.delivered, 0);
-	ck_assert_uint_eq(mesh_stats(mw.node[1].mesh)->dropped_bad, 0);
-	mw_done();
+	ck_assert_uint_eq(mesh_stats(msw.node[1].mesh)->dropped_old_view, old + 1);
+	ck_assert_uint_eq(msw.delivered, 0);
+	ck_assert_uint_eq(mesh_stats(msw.node[1].mesh)->dropped_bad, 0);
+	msw_done();
 }
 END_TEST
 
@@ -277,35 +277,35 @@ static uint16_t three(struct link_port *p, uint32_t peer)
 START_TEST(a_frame_of_a_version_that_was_not_settled_for_its_link_is_refused)
 {
 	setup_hostile();
-	mw.node[1].link.settled = three;
-	mw.node[1].lev->up(mw.node[1].lev_arg, 1);
+	msw.node[1].link.settled = three;
+	msw.node[1].lev->up(msw.node[1].lev_arg, 1);
 	refused("a frame of the version before on a link that settled on another", 1, good, good_len);
-	mw.node[1].link.settled = NULL;
-	mw.node[1].lev->up(mw.node[1].lev_arg, 1);
+	msw.node[1].link.settled = NULL;
+	msw.node[1].lev->up(msw.node[1].lev_arg, 1);
 	ck_assert_int_eq(feed_frame(1, good, good_len), 0);
-	ck_assert_uint_eq(mw.delivered, 1);
-	mw_done();
+	ck_assert_uint_eq(msw.delivered, 1);
+	msw_done();
 }
 END_TEST
 
 START_TEST(a_node_outside_the_view_cannot_speak_in_it)
 {
 	setup_hostile();
-	mw_new_ring(6);		/* nodes 2 and 3; node 1 still has its link */
-	mw_settle();
-	mw.node[1].lev->up(mw.node[1].lev_arg, 1);
+	msw_new_ring(6);		/* nodes 2 and 3; node 1 still has its link */
+	msw_settle();
+	msw.node[1].lev->up(msw.node[1].lev_arg, 1);
 	{
 		struct mesh_frame f;
 		uint8_t frame[MESH_HEADER_BYTES];
 
 		ck_assert_ptr_null(mesh_frame_decode(good, good_len, &f));
-		f.ring = cluster_current(mw.node[1].cl)->ring;
+		f.ring = cluster_current(msw.node[1].cl)->ring;
 		f.len = 0;
 		mesh_frame_encode(&f, 0, frame);
-		mw.delivered = 0;
+		msw.delivered = 0;
 		refused("a frame of our view from a node that is not in it", 1, frame, sizeof(frame));
 	}
-	mw_done();
+	msw_done();
 }
 END_TEST
 
@@ -328,7 +328,7 @@ START_TEST(the_stash_for_views_to_come_is_bounded)
 	ck_assert_int_lt(rc, 0);
 	ck_assert_uint_le((n - 1) * sizeof(frame), MESH_WINDOW_BYTES + sizeof(frame));
 	ck_assert_uint_ge(n * sizeof(frame), MESH_WINDOW_BYTES);
-	mw_done();
+	msw_done();
 }
 END_TEST
 

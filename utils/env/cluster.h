@@ -45,6 +45,7 @@
 
 struct ring_id { uint32_t nodeid; uint64_t seq; };
 static inline bool ring_eq(struct ring_id a, struct ring_id b) { return a.nodeid == b.nodeid && a.seq == b.seq; }
+static inline bool ring_after(struct ring_id a, struct ring_id b) { return a.seq > b.seq || (a.seq == b.seq && a.nodeid > b.nodeid); }	/* C3 */
 
 /* A node's life: incarnation is new whenever the daemon starts or has been purged by the others; never 0. */
 struct cluster_node { uint32_t nodeid; uint64_t incarnation; };

@@ -22,11 +22,6 @@
 
 #define STASH_BYTES_MAX (MESH_WINDOW_BYTES + MESH_HEADER_BYTES + MESH_MSG_MAX)
 
-static bool ring_after(struct ring_id a, struct ring_id b)
-{
-	return a.seq > b.seq || (a.seq == b.seq && a.nodeid > b.nodeid);
-}
-
 /* ---- peers ------------------------------------------------------------------------------------------------------- */
 
 struct peer *mesh_peer_find(struct mesh *m, uint32_t nodeid)
