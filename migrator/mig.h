@@ -7,7 +7,8 @@
  *	mig_event.c	the event log; mig_late.c: what was missed	mig_job.c	long work
  *	mig_lease.c	leases: carried, proposed, told		mig_ha.c	level-triggered: what the leases want of whom
  *	mig_proof.c	fencing, execution proofs		mig_known.c	what is known when nobody remembers; the durable copy
- *	mig_vm.c	create, start, stop, delete, show	mig_move.c	migrations; mig_plan.c: what one would be like
+ *	mig_vm.c	create, stop, delete			mig_move.c	migrations; mig_plan.c: what one would be like
+ *	mig_start.c	a start that is asked for		mig_show.c	what is shown, table of verbs
  *	mig_node.c	drain, resume, shut down, confirm	mig_place.c	where to
  *
  * Invariants

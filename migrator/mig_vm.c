@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * mig_vm.c - create, start, stop, delete.  Each is a job of the leader: it changes what is wanted, durably first (MC5), and waits
+ * mig_vm.c - create, stop, delete (start: mig_start.c).  Each is a job of the leader: it changes what is wanted, durably first (MC5), and waits
  * until the leases say that it is so.
  *
  * One thread.
@@ -17,7 +17,6 @@
 #define DEFINE_MS 120000u		/* kernel and initrd are copied */
 #define WANT_MS 15000u
 #define MEMORY_DEFAULT (512ll << 20)
-#define ERRORS_AMONG 200u		/* so many events back why a VM does not start is looked for */
 
 /* ---- shared ------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -27,8 +26,7 @@ static json_t *not_settled(void)
 			       "status");
 }
 
-/* NULL: *ret_reply says why. */
-static const struct lease *vm_lease(struct mig *m, const char *vm, json_t **ret_reply)
+const struct lease *mig_vm_lease(struct mig *m, const char *vm, json_t **ret_reply)
 {
 	const struct lease *l = NULL;
 
@@ -75,10 +73,11 @@ int mig_set(struct mig *m, const char *vm, int want, int ha, int priority)
 	}
 }
 
-enum rpc_code mig_want_set(struct mig *m, const char *vm, enum lease_want want, char *ret_text, size_t size)
+enum rpc_code mig_want_durable(struct mig *m, const char *vm, enum lease_want want, char *ret_text, size_t size)
 {
 	struct mig_answer a;
 	uint32_t host = mig_any_host(m);
+	enum rpc_code code;
 	int rc;
 
 	if (!host) {
@@ -86,21 +85,25 @@ enum rpc_code mig_want_set(struct mig *m, const char *vm, enum lease_want want, 
 		return RPC_CONFLICT;
 	}
 	rc = mig_call(m, host, "vm.want", json_pack("{s:s, s:s}", "vm", vm, "want", lease_want_name(want)), WANT_MS, &a);
-	if (rc || a.code) {
+	code = rc ? rpc_code_of(rc) : (enum rpc_code)a.code;
+	if (code)
 		snprintf(ret_text, size, "%s: its definition cannot be changed: %s", vm, rc ? csv_err_describe(rc) : a.message);
-		mig_answer_done(&a);
-		return rc ? rpc_code_of(rc) : (enum rpc_code)a.code;
-	}
 	mig_answer_done(&a);
-	rc = mig_set(m, vm, (int)want, -1, -1);
-	if (rc) {
-		snprintf(ret_text, size, "%s: its lease cannot be changed: %s", vm, csv_err_describe(rc));
-		return rpc_code_of(rc);
-	}
-	return RPC_OK;
+	return code;
 }
 
-static void pin(struct mig *m, const char *vm, uint32_t nodeid)
+enum rpc_code mig_want_set(struct mig *m, const char *vm, enum lease_want want, char *ret_text, size_t size)
+{
+	enum rpc_code code = mig_want_durable(m, vm, want, ret_text, size);
+	int rc = code ? 0 : mig_set(m, vm, (int)want, -1, -1);
+
+	if (!rc)
+		return code;
+	snprintf(ret_text, size, "%s: its lease cannot be changed: %s", vm, csv_err_describe(rc));
+	return rpc_code_of(rc);
+}
+
+void mig_vm_pin(struct mig *m, const char *vm, uint32_t nodeid)
 {
 	char key[MIG_KEY_MAX];
 
@@ -253,7 +256,7 @@ static void create_job(struct mig_job *j)
 		return;
 	}
 	if (*mig_text(j->args, "node"))
-		pin(m, vm, mig_node_by_name(m, mig_text(j->args, "node")));
+		mig_vm_pin(m, vm, mig_node_by_name(m, mig_text(j->args, "node")));
 	m->defs_ns = 0;			/* its configuration's number and memory */
 	mig_poke(m);
 	mig_job_done_take(j, RPC_OK, mig_vm_item(m, vm), "%s", "");
@@ -293,105 +296,6 @@ json_t *mig_vm_create(const struct mig_ask *a)
 	if (!code)
 		rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:O}", "name", vm, "state", "would be created", "definition", cfg));
 	json_decref(cfg);
-	return reply;
-}
-
-/* ---- start ------------------------------------------------------------------------------------------------------------------------------------- */
-
-/* Why it does not start, as the host that tried last has it (hvhost/vm.c). */
-static const char *start_error(const struct mig *m, const char *vm)
-{
-	static const char says[] = "could not be started: ";
-
-	for (unsigned back = 0; back < ERRORS_AMONG && mig_event_back(m, back); back++) {
-		const json_t *e = mig_event_back(m, back)->value;
-
-		if (!strcmp(mig_text(e, "object"), vm) && strstr(mig_text(e, "text"), says))
-			return strstr(mig_text(e, "text"), says) + strlen(says);
-	}
-	return "";
-}
-
-static void start_job(struct mig_job *j)
-{
-	struct mig *m = j->m;
-	const char *vm = mig_text(j->args, "name"), *node = mig_text(j->args, "node");
-	const struct lease *l;
-	unsigned failures = 0;
-	char text[600];
-	enum rpc_code code;
-	json_t *note;
-
-	mig_job_step(j, 10, "its definition says: run");
-	pin(m, vm, *node ? mig_node_by_name(m, node) : 0);
-	m->defs_ns = 0;
-	code = mig_want_set(m, vm, LEASE_WANT_RUN, text, sizeof(text));
-	if (code) {
-		mig_job_done_take(j, code, NULL, "%s", text);
-		return;
-	}
-	for (;;) {
-		l = mig_lease(m, vm);
-		if (mig_settled(m) && !l) {
-			mig_job_done_take(j, RPC_NOT_FOUND, NULL, "%s: deleted meanwhile", vm);
-			return;
-		}
-		if (l && l->state == LEASE_RUNNING && !strcmp(mig_text(mig_vm_on(m, l->owner, vm), "qemu"), "running"))
-			break;
-		if (l && l->state == LEASE_RECOVERING)
-			mig_job_step(j, 50, "starting on %s", mig_node_name(m, l->owner));
-		failures = l ? l->failures : failures;
-		if (l && ((l->state == LEASE_BLOCKED && l->owner) || (l->state == LEASE_FREE && failures >= 3) || l->want != LEASE_WANT_RUN)) {
-			note = mig_lease_note(m, l);
-			if (l->want == LEASE_WANT_RUN && *mig_text(note, "reason"))	/* it names the VM */
-				snprintf(text, sizeof(text), "%s%s%.250s", mig_text(note, "reason"), failures >= 3 && *start_error(m, vm) ?
-					 "; the last was: " : "", failures >= 3 ? start_error(m, vm) : "");
-			else
-				snprintf(text, sizeof(text), "%s: %s", vm, l->want != LEASE_WANT_RUN ? "stopped meanwhile" :
-					 "could not be started; see: csvctl event list");
-			mig_job_done_take(j, l->state == LEASE_BLOCKED ? RPC_NEEDS_PROOF : l->want != LEASE_WANT_RUN ? RPC_CANCELLED : RPC_FAILED, NULL,
-					  "%s", text);
-			json_decref(note);
-			return;
-		}
-		if (l && l->state == LEASE_FREE && !mig_place(m, vm, 0, 0, text, sizeof(text)))
-			mig_job_step(j, 30, "waits for a node: %.90s", text);
-		mig_wait_change(m, mig_now(m) + NS_PER_SEC);
-	}
-	pin(m, vm, 0);
-	mig_job_done_take(j, RPC_OK, mig_vm_item(m, vm), "%s", "");
-}
-
-json_t *mig_vm_start(const struct mig_ask *a)
-{
-	struct mig *m = a->m;
-	const char *vm = mig_text(a->args, "name"), *node = mig_text(a->args, "node");
-	const struct lease *l;
-	uint32_t to = 0;
-	const char *no;
-	char why[400];
-	json_t *reply;
-
-	l = vm_lease(m, vm, &reply);
-	if (!l)
-		return reply;
-	if (*node) {
-		to = mig_node_by_name(m, node);
-		no = to ? mig_place_refuses(m, to, vm) : NULL;
-		if (!to)
-			return rpc_reply_error(RPC_NOT_FOUND, "%s: no such node in corosync's node list; see: csvctl node list", node);
-		if (no)
-			return rpc_reply_error(RPC_CONFLICT, "%s: %s %s", vm, node, no);
-	}
-	if (l->state == LEASE_RUNNING || l->state == LEASE_HANDOFF)
-		return rpc_reply_error(RPC_CONFLICT, "%s: runs already, on %s", vm, mig_node_name(m, l->owner));
-	if (l->state == LEASE_FREE && !to && !mig_place(m, vm, 0, 0, why, sizeof(why)))
-		return rpc_reply_error(RPC_CONFLICT, "%s: no node can have it: %s", vm, why);
-	if (!a->dry_run)
-		return mig_job_start(a, "start", vm, start_job);
-	reply = rpc_reply_new("vm");
-	rpc_reply_add_take(reply, json_pack("{s:s, s:s, s:s}", "name", vm, "node", mig_node_name(m, to ? to : mig_place(m, vm, 0, 0, why, sizeof(why))),
-					    "state", "would be started"));
 	return reply;
 }
 
@@ -445,7 +349,7 @@ json_t *mig_vm_stop(const struct mig_ask *a)
 	const struct lease *l;
 	json_t *reply;
 
-	l = vm_lease(m, vm, &reply);
+	l = mig_vm_lease(m, vm, &reply);
 	if (!l)
 		return reply;
 	if (l->state == LEASE_FREE && l->want == LEASE_WANT_STOPPED)
@@ -488,7 +392,7 @@ static void delete_job(struct mig_job *j)
 	mig_answer_done(&a);
 	snprintf(key, sizeof(key), "deleting/%s", vm);
 	mig_item_put_take(m, key, NULL);
-	pin(m, vm, 0);
+	mig_vm_pin(m, vm, 0);
 }
 
 json_t *mig_vm_delete(const struct mig_ask *a)
@@ -498,7 +402,7 @@ json_t *mig_vm_delete(const struct mig_ask *a)
 	const struct lease *l;
 	json_t *reply;
 
-	l = vm_lease(m, vm, &reply);
+	l = mig_vm_lease(m, vm, &reply);
 	if (!l)
 		return reply;
 	if (l->state == LEASE_FREE && l->want != LEASE_WANT_STOPPED)

@@ -95,7 +95,7 @@ typedef json_t *mig_fn_leader(const struct mig_ask *a);
 mig_fn_here *mig_verb_here(const char *verb);
 mig_fn_leader *mig_verb_of_leader(const char *verb);
 
-/* mig_vm.c, mig_show.c */
+/* mig_vm.c, mig_start.c, mig_show.c */
 json_t *mig_vm_create(const struct mig_ask *a);
 json_t *mig_vm_start(const struct mig_ask *a);
 json_t *mig_vm_stop(const struct mig_ask *a);
@@ -106,6 +106,10 @@ json_t *mig_vm_console(struct mig *m, const json_t *args);
 json_t *mig_vm_item(struct mig *m, const char *vm);
 /* In a coroutine: durable in the definition, then in the lease.  rpc code with text. */
 enum rpc_code mig_want_set(struct mig *m, const char *vm, enum lease_want want, char *ret_text, size_t size);
+/* The first half of it. */
+enum rpc_code mig_want_durable(struct mig *m, const char *vm, enum lease_want want, char *ret_text, size_t size);
+const struct lease *mig_vm_lease(struct mig *m, const char *vm, json_t **ret_reply);	/* NULL: *ret_reply says why */
+void mig_vm_pin(struct mig *m, const char *vm, uint32_t nodeid);	/* where it is started first; 0: anywhere */
 /* Waits while the lease of `vm` is not free to be SET (a migration); then SETs.  As mig_propose(), -ENOENT. */
 int mig_set(struct mig *m, const char *vm, int want, int ha, int priority);
 

@@ -225,6 +225,8 @@ const struct cc_cmd cc_cmds[] = {
 	{
 		.noun = "vm", .verb = "start", .run = cc_vm_start, .args = "NAME", .args_min = 1, .args_max = 1, .change = true, .job = true, .pairs = true,
 		.help = "start a virtual machine",
+		.text = "When no node can have it or three starts failed this is reported, and it stays off until it is started again. One that was to "
+			"run before (it waits for a node) goes on being so; vm stop ends that.",
 		.opts = { { "node", "N", "there, and nowhere else just now", false } },
 		.cols = VM_COLS,
 	},
