@@ -43,7 +43,7 @@ struct want {
 	struct inode *ip;
 	enum dlm_mode mode;
 	struct coro *coro;
-	bool done;
+	bool done, over;		/* over: nobody waits for it any more, perhaps before it began */
 	int err;
 	struct waitq wq;
 };
@@ -54,7 +54,7 @@ static void want_coro(void *arg)
 	struct sched *s = w->fs->env->sched;
 
 	w->coro = sched_self(s);
-	w->err = glock_get(w->fs, OWN_USE(w->ip->ino), w->mode, GLOCK_LASTING, &w->ip->use_gh);
+	w->err = w->over ? -EINTR : glock_get(w->fs, OWN_USE(w->ip->ino), w->mode, GLOCK_LASTING, &w->ip->use_gh);
 	w->done = true;
 	sched_wake_all(s, &w->wq);
 }
@@ -103,6 +103,7 @@ static int lock_use(struct csvfs *fs, struct inode *ip, enum dlm_mode mode)
 			err = 0;
 		}
 	}
+	w.over = true;
 	if (!w.done && w.coro)
 		sched_cancel(s, w.coro);
 	while (!w.done)

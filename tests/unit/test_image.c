@@ -213,6 +213,47 @@ START_TEST(a_change_of_view_is_waited_out_not_answered_with_busy)
 }
 END_TEST
 
+static void late_open_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	coro_sleep_ns(n->env.sched, 10 * NS_PER_MS);
+	open_coro(n);
+}
+
+static void look_at(unsigned id)
+{
+	cw_do(id, attr_coro);
+	ck_assert(flag);
+}
+
+/* R27: the signal came before the lock was asked for. */
+START_TEST(who_is_killed_on_the_way_does_not_wait_for_another_nodes_use)
+{
+	struct coro *opener;
+
+	start(2);
+	ok(1, RAW);
+	closes(1, RAW);
+	ok(2, PLAIN);
+	look_at(1);		/* so that nothing is waited for before the use */
+	use = RAW;
+	cw_n(1)->done = false;
+	ck_assert_int_eq(sched_spawn_ret(cw_n(1)->env.sched, "killed", late_open_coro, cw_n(1), &opener), 0);
+	sched_run(cw_n(1)->env.sched);
+	sched_cancel(cw_n(1)->env.sched, opener);
+	ck_assert_msg(cw_run(3000, cw_is_done, cw_n(1)), "it waits for as long as node 2 has the file open");
+	ck_assert_int_eq(cw_n(1)->ret, -EINTR);
+	busy_elsewhere(1, RAW);
+	closes(2, PLAIN);
+	ok(1, RAW);
+	closes(1, RAW);
+	for (unsigned id = 1; id <= 2; id++)
+		cw_umount(id);
+	cw_teardown();
+}
+END_TEST
+
 START_TEST(closing_on_a_withdrawn_volume_is_harmless)
 {
 	start(2);
@@ -231,4 +272,5 @@ UNIT_MAIN("image", UNIT_LOOP(one_kind_on_several_nodes_at_once_the_other_nowhere
 	  UNIT_TEST(a_busy_answer_comes_in_about_a_second_and_a_free_one_at_once),
 	  UNIT_TEST(a_writer_of_a_new_file_costs_no_lock_and_is_seen_all_the_same),
 	  UNIT_TEST(the_first_raw_opener_makes_it_an_image_for_ever), UNIT_TEST(what_a_dead_node_had_open_is_waited_for_until_it_is_recovered),
-	  UNIT_TEST(a_change_of_view_is_waited_out_not_answered_with_busy), UNIT_TEST(closing_on_a_withdrawn_volume_is_harmless))
+	  UNIT_TEST(a_change_of_view_is_waited_out_not_answered_with_busy), UNIT_TEST(who_is_killed_on_the_way_does_not_wait_for_another_nodes_use),
+	  UNIT_TEST(closing_on_a_withdrawn_volume_is_harmless))
