@@ -166,9 +166,11 @@ int csvfs_image_open(struct csvfs *fs, uint64_t ino, uint32_t gen, enum csvfs_us
 		inode_put(&r);
 	} else {
 		inode_put(&r);
-		co_mutex_lock(s, &ip->use_mx);
-		err = use_get(fs, ip, use, false);
-		co_mutex_unlock(s, &ip->use_mx);
+		err = co_mutex_lock_intr(s, &ip->use_mx);
+		if (!err) {
+			err = use_get(fs, ip, use, false);
+			co_mutex_unlock(s, &ip->use_mx);
+		}
 	}
 	if (err)
 		glock_unref(gl);

@@ -57,7 +57,11 @@ int csvfs_open(struct csvfs *fs, uint64_t ino, uint32_t gen)
 		glock_unref(gl);
 		return -ENOMEM;
 	}
-	co_mutex_lock(fs->env->sched, &ip->open_mx);
+	err = co_mutex_lock_intr(fs->env->sched, &ip->open_mx);
+	if (err) {
+		glock_unref(gl);
+		return err;
+	}
 	err = get_for_open(fs, ip, gen, &r);
 	if (!err) {
 		if (r.ip->nlink == 0 && ip->opens == 0)

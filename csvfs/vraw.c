@@ -320,11 +320,13 @@ int csvfs_disk_open(struct csvfs *fs, uint64_t ino, uint32_t gen, bool writing, 
 	struct glock *gl = glock_find(fs, OWN_INODE(ino));
 	struct inode *ip = gl ? gl->obj : NULL;
 	struct vraw *v = NULL;
-	int rc = 0;
+	int rc;
 
 	csv_assertf(ip && ip->raw_opens, "the raw view of inode %llu is not announced", (unsigned long long)ino);
 	(void)gen;
-	co_mutex_lock(fs->env->sched, &ip->vraw_mx);
+	rc = co_mutex_lock_intr(fs->env->sched, &ip->vraw_mx);
+	if (rc)
+		return rc;
 	if (!ip->vraw)
 		rc = make_view(fs, ip, path, &v, err);
 	if (!rc && v) {

@@ -337,6 +337,44 @@ START_TEST(a_mutex_excludes_and_is_fair)
 }
 END_TEST
 
+static void locks_unless_cancelled(void *arg)
+{
+	int rc = co_mutex_lock_intr(s, &mx);
+
+	mark(rc ? "x" : arg);
+	if (rc)
+		return;
+	ck_assert_uint_eq(inside, 0);
+	inside++;
+	coro_yield(s);
+	inside--;
+	co_mutex_unlock(s, &mx);
+}
+
+/* Whoever does not wait any more is passed over; who was given it before the cancel has it. */
+START_TEST(a_wait_for_a_mutex_can_be_cancelled)
+{
+	struct coro *b, *c;
+
+	setup();
+	co_mutex_init(&mx);
+	inside = 0;
+	sched_spawn(s, "a", locks_unless_cancelled, "a");
+	sched_spawn_ret(s, "b", locks_unless_cancelled, "b", &b);
+	sched_spawn_ret(s, "c", locks_unless_cancelled, "c", &c);
+	while (waitq_empty(&mx.wq) || mx.wq.head.next == mx.wq.head.prev)
+		ck_assert(sched_step(s));
+	sched_cancel(s, b);
+	while (mx.owner != c)
+		ck_assert(sched_step(s));
+	sched_cancel(s, c);			/* too late: it has it, and does not know yet */
+	sched_run(s);
+	ck_assert_str_eq(trace, "axc");
+	ck_assert_ptr_null(mx.owner);
+	teardown();
+}
+END_TEST
+
 /* ---- assertions ---------------------------------------------------------------------------------- */
 
 static void awaits_where_forbidden(void *arg)
@@ -507,6 +545,7 @@ UNIT_MAIN("env_sched",
 	  UNIT_TEST(a_wake_that_came_before_the_cancel_is_not_lost),
 	  UNIT_TEST(sleepers_wake_in_the_order_of_their_deadlines),
 	  UNIT_TEST(a_completion_gives_its_status_to_everybody_also_later),
+	  UNIT_TEST(a_wait_for_a_mutex_can_be_cancelled),
 	  UNIT_SIGNAL(a_completion_done_twice_is_a_bug, SIGABRT),
 	  UNIT_TEST(a_mutex_excludes_and_is_fair),
 	  UNIT_SIGNAL(an_await_under_no_await_is_a_bug, SIGABRT),

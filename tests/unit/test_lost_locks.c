@@ -238,7 +238,61 @@ START_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed)
 }
 END_TEST
 
+static struct csvfs_attr opened;
+
+static void create_one_coro(void *arg)
+{
+	struct cw_node *n = arg;
+
+	n->ret = csvfs_create(n->fs, csvfs_root_ino(n->fs), 0, "one", S_IFREG | 0644, 0, 0, 0, false, &opened);
+	n->done = true;
+}
+
+struct opener { struct coro *coro; bool done; int ret; };
+
+static void opener_coro(void *arg)
+{
+	struct opener *o = arg;
+
+	o->ret = csvfs_open(cw_n(1)->fs, opened.ino, opened.gen);
+	o->done = true;
+}
+
+static bool opener_done(void *arg)
+{
+	return ((struct opener *)arg)->done;
+}
+
+/* R27: the first waits for the lost node's lock, the second for the first. */
+START_TEST(who_waits_behind_another_opener_can_be_killed)
+{
+	struct opener a = { 0 }, b = { 0 };
+
+	cw_setup_bytes(4ull << 30);
+	for (unsigned id = 1; id <= 3; id++)
+		cw_mount(id);
+	cw_do(2, create_one_coro);
+	ck_assert_int_eq(cw_n(2)->ret, 0);
+	cw.fence_fail = 100000;
+	cw_power_cut(2);
+	cw_settle(500);
+	ck_assert_int_eq(sched_spawn_ret(cw_n(1)->env.sched, "a", opener_coro, &a, &a.coro), 0);
+	ck_assert_int_eq(sched_spawn_ret(cw_n(1)->env.sched, "b", opener_coro, &b, &b.coro), 0);
+	cw_settle(500);
+	ck_assert(!a.done && !b.done);
+	sched_cancel(cw_n(1)->env.sched, b.coro);
+	ck_assert_msg(cw_run(1000, opener_done, &b), "it waits for as long as the first does");
+	ck_assert_int_eq(b.ret, -EINTR);
+	ck_assert(!a.done);
+	sched_cancel(cw_n(1)->env.sched, a.coro);
+	ck_assert(cw_run(1000, opener_done, &a));
+	ck_assert_int_eq(a.ret, -EINTR);
+	cw_teardown();
+}
+END_TEST
+
 UNIT_MAIN("lost_locks", UNIT_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed),
+	  UNIT_TEST(who_waits_behind_another_opener_can_be_killed),
 	  UNIT_TEST(creating_files_waits_for_the_recovery_of_two_lost_nodes),
 	  UNIT_TEST(an_unmount_does_not_wait_for_a_reaper_that_waits_for_a_lost_node),
 	  UNIT_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold))

@@ -458,6 +458,20 @@ void co_mutex_lock(struct sched *s, struct co_mutex *m)
 	csv_assert(m->owner == s->current);		/* handed over by co_mutex_unlock() */
 }
 
+int co_mutex_lock_intr(struct sched *s, struct co_mutex *m)
+{
+	int rc;
+
+	csv_assert(s->current && m->owner != s->current);
+	if (!m->owner) {
+		m->owner = s->current;
+		return 0;
+	}
+	rc = sched_wait_intr(s, &m->wq);
+	csv_assert((m->owner == s->current) == !rc);
+	return rc;
+}
+
 void co_mutex_unlock(struct sched *s, struct co_mutex *m)
 {
 	csv_assert(m->owner == s->current);

@@ -91,6 +91,7 @@ int completion_wait(struct sched *s, struct completion *c);	/* the status */
 struct co_mutex { struct coro *owner; struct waitq wq; };
 void co_mutex_init(struct co_mutex *m);
 void co_mutex_lock(struct sched *s, struct co_mutex *m);
+int co_mutex_lock_intr(struct sched *s, struct co_mutex *m);	/* 0, -EINTR cancelled before it was given to the caller */
 void co_mutex_unlock(struct sched *s, struct co_mutex *m);
 
 /* ---- jobs and timers (plain callbacks, must not await) ---------------------------------------------------- */
