@@ -6,7 +6,8 @@
  * the other groups from their headers as they lie on the disk, read without a lock.  A header at home is never older than what this
  * node knew when it gave the lock away (releasing writes it home), and may lag behind what its present holder has done.  At most
  * COUNT_READS headers are read a call and not more often than every COUNT_EVERY_NS, in turns; groups that nobody looked at yet
- * count as the average of the others.
+ * count as the average of the others.  One call at a time reads; a disk that does not answer is asked no more meanwhile: the other calls
+ * tell what was known last.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -130,12 +131,18 @@ int alloc_count_free(struct csvfs *fs, bool exact, uint64_t *ret_free)
 			*ret_free = sum;
 		return rc;
 	}
-	if (!a->counted_ns || fs_now_ns(fs) - a->counted_ns >= COUNT_EVERY_NS) {
+	while (!rc && a->counting && !a->counted_ns)		/* nothing is known yet */
+		rc = sched_wait_intr(fs->env->sched, &a->count_wq);
+	if (!rc && !a->counting && (!a->counted_ns || fs_now_ns(fs) - a->counted_ns >= COUNT_EVERY_NS)) {
+		a->counting = true;
 		rc = refresh(fs);
-		if (rc)
-			return rc;
-		a->counted_ns = fs_now_ns(fs);
+		a->counting = false;
+		if (!rc)
+			a->counted_ns = fs_now_ns(fs);
+		sched_wake_all(fs->env->sched, &a->count_wq);
 	}
+	if (rc)
+		return rc;
 	for (uint32_t g = 0; g < fs->geo.groups; g++) {
 		struct group_mem *m = a->hint[g].local ? mem_loaded(fs, g) : NULL;
 		uint32_t blocks = csv_group_blocks(&fs->geo, g);

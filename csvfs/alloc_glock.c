@@ -26,6 +26,7 @@ int alloc_init(struct csvfs *fs)
 		return -ENOMEM;
 	a->hint = calloc(groups, sizeof(*a->hint));
 	a->summary = calloc(sums, sizeof(*a->summary));
+	waitq_init(&a->count_wq);
 	if (!a->hint || !a->summary) {
 		free(a->hint);
 		free(a->summary);

@@ -33,6 +33,8 @@ struct alloc_ctl {
 	uint32_t home;			/* where this node begins to look */
 	uint32_t count_next;		/* statfs: which header is read next */
 	uint64_t counted_ns;
+	bool counting;			/* headers are being read */
+	struct waitq count_wq;
 	uint64_t probes, takes, gives;
 };
 

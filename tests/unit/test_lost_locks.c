@@ -291,8 +291,78 @@ START_TEST(who_waits_behind_another_opener_can_be_killed)
 }
 END_TEST
 
+#define ASKERS 10u
+
+static struct blk_req *stalled[1024];
+static unsigned n_stalled;
+static bool stalls;
+
+static void stall_submit(struct blk *b, struct blk_req *r)
+{
+	if (!stalls || r->op != BLK_READ) {
+		cw_blk_submit(b, r);
+		return;
+	}
+	ck_assert_uint_lt(n_stalled, ARRAY_SIZE(stalled));
+	stalled[n_stalled++] = r;
+}
+static const struct blk_ops stall_ops = { stall_submit, cw_blk_close };
+
+struct asker { bool done; int ret; struct csvfs_statfs st; };
+
+static void ask_space_coro(void *arg)
+{
+	struct asker *a = arg;
+
+	a->ret = csvfs_statfs(cw_n(1)->fs, &a->st);
+	a->done = true;
+}
+
+static void ask_space(struct asker *a)
+{
+	ck_assert_int_eq(sched_spawn(cw_n(1)->env.sched, "space", ask_space_coro, a), 0);
+	cw_settle(1000);
+}
+
+/* csvctl and hvhostd ask again and again; the disk may not answer for hours (R13: all wait). */
+START_TEST(asking_a_stalled_disk_for_its_free_space_heaps_nothing_up)
+{
+	struct asker first = { 0 }, a[ASKERS] = { 0 }, last = { 0 };
+	unsigned reads = 0;
+
+	cw_setup_bytes(4ull << 30);
+	cw_mount(1);
+	cw_n(1)->blk.ops = &stall_ops;
+	ask_space(&first);
+	ck_assert(first.done && !first.ret);
+	stalls = true;
+	for (unsigned i = 0; i < ASKERS; i++) {
+		ask_space(&a[i]);
+		if (i == 0)
+			reads = n_stalled;
+	}
+	ck_assert_uint_gt(reads, 0);
+	ck_assert_msg(n_stalled == reads, "%u reads wait after %u questions, %u after the first", n_stalled, ASKERS, reads);
+	for (unsigned i = 1; i < ASKERS; i++) {
+		ck_assert_msg(a[i].done && !a[i].ret, "question %u waits for the disk", i);
+		ck_assert_uint_eq(a[i].st.bfree, first.st.bfree);
+	}
+	stalls = false;
+	for (unsigned i = 0; i < n_stalled; i++)
+		cw_blk_submit(&cw_n(1)->blk, stalled[i]);
+	cw_settle(10);
+	ck_assert(a[0].done && !a[0].ret);
+	ask_space(&last);
+	ck_assert(last.done && !last.ret);
+	ck_assert_uint_eq(last.st.bfree, first.st.bfree);
+	cw_umount(1);
+	cw_teardown();
+}
+END_TEST
+
 UNIT_MAIN("lost_locks", UNIT_TEST(a_file_in_a_lost_nodes_group_does_not_stop_others_from_being_removed),
 	  UNIT_TEST(who_waits_behind_another_opener_can_be_killed),
+	  UNIT_TEST(asking_a_stalled_disk_for_its_free_space_heaps_nothing_up),
 	  UNIT_TEST(creating_files_waits_for_the_recovery_of_two_lost_nodes),
 	  UNIT_TEST(an_unmount_does_not_wait_for_a_reaper_that_waits_for_a_lost_node),
 	  UNIT_TEST(an_unmount_gives_back_a_lock_in_its_minimum_hold))

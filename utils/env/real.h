@@ -18,7 +18,7 @@ void real_rnd_init(struct rnd_port *p);
  * a recovery takes as long as its work and not as long as the busiest node's queue.  Real-time (lowest priority): niceness counts within a
  * session only where the kernel groups by session.  Afterwards as before.  Best effort: needs CAP_SYS_NICE.
  */
-struct real_hurry { bool on; };		/* zeroed at first */
+struct real_hurry { bool on; int policy, priority; };		/* zeroed at first; while on: as it was before */
 void real_hurry(struct real_hurry *h, bool on);
 
 /*

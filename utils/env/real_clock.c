@@ -61,9 +61,20 @@ void real_rnd_init(struct rnd_port *p)
 
 void real_hurry(struct real_hurry *h, bool on)
 {
-	struct sched_param p = { .sched_priority = on ? sched_get_priority_min(SCHED_RR) : 0 };
+	struct sched_param p = { .sched_priority = h->priority };
+	int policy = h->policy;
 
+	if (h->on == on)
+		return;
 	/* 0: this thread alone; threads that it makes meanwhile are ordinary ones. */
-	if (h->on != on && !sched_setscheduler(0, on ? SCHED_RR | SCHED_RESET_ON_FORK : SCHED_OTHER, &p))
+	if (on) {
+		h->policy = sched_getscheduler(0);
+		if (h->policy < 0 || sched_getparam(0, &p))
+			return;
+		h->priority = p.sched_priority;
+		policy = SCHED_RR | SCHED_RESET_ON_FORK;
+		p.sched_priority = csv_max(sched_get_priority_min(SCHED_RR), h->priority);
+	}
+	if (!sched_setscheduler(0, policy, &p))
 		h->on = on;
 }
