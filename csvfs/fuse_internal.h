@@ -213,6 +213,7 @@ void use_guard_end(struct fused *d, struct use_guard *g);
 /* fuse_lock.c: on the control thread; all but the last await */
 void lock_run_get(struct fop *op);
 void lock_run_set(struct fop *op);
+void lock_not_run(struct fop *op);
 void lock_run_flush(struct fop *op);
 void lock_close(struct fused *d, uint64_t fh);		/* before use_close() */
 void lock_all_lost(struct fused *d);

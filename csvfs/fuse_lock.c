@@ -174,6 +174,13 @@ void lock_run_set(struct fop *op)
 		users_add(op->d, -1);
 }
 
+/* FL2: a request that ends before it is run. */
+void lock_not_run(struct fop *op)
+{
+	if (op->kind == FOP_SETLK)
+		users_add(op->d, -1);
+}
+
 void lock_run_flush(struct fop *op)
 {
 	struct plock_who who = who_of(op);

@@ -287,6 +287,7 @@ static void fop_coro(void *arg)
 
 		op->again = false;
 		if (err) {
+			lock_not_run(op);
 			fuse_reply_err(op->req, -err);
 			break;
 		}
@@ -315,6 +316,7 @@ void fop_run(struct loop_msg *m)
 	HASH_ADD(hh, d->ops, id, sizeof(op->id), op);
 	if (sched_spawn_ret(d->sched, "fop", fop_coro, op, &op->coro)) {
 		HASH_DEL(d->ops, op);
+		lock_not_run(op);
 		fuse_reply_err(op->req, ENOMEM);
 		iobuf_put(d, op->buf);
 		free(op->target);
