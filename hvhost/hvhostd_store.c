@@ -443,7 +443,7 @@ int store_list(const char *volume, json_t **ret, struct csv_err *err)
 		json_decref(list);
 		return failed(err, -errno, dir, "");
 	}
-	while (f && (e = readdir(f))) {
+	while (f && (errno = 0, e = readdir(f))) {
 		struct csv_err why = CSV_ERR_INIT;
 		struct vm_def d;
 		int rc;
@@ -458,6 +458,13 @@ int store_list(const char *volume, json_t **ret, struct csv_err *err)
 		else
 			json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:i, s:b, s:s}", "vm", d.name, "want", vm_want_to_text(d.want),
 							      "config", (json_int_t)d.newest, "priority", (int)d.priority, "ha", d.ha, "error", ""));
+	}
+	if (f && errno) {		/* what is not in the list counts as gone: half a list is none */
+		int rc = -errno;
+
+		closedir(f);
+		json_decref(list);
+		return failed(err, rc, dir, "");
 	}
 	if (f)
 		closedir(f);

@@ -24,17 +24,26 @@ const json_t *mig_def(const struct mig *m, const char *vm)
 	return mig_item_get(m, key);
 }
 
-uint32_t mig_any_host(const struct mig *m)
+static bool has_volume(const struct mig *m, uint32_t nodeid)
+{
+	return mig_host_ready(m, nodeid) && *mig_text(json_object_get(mig_host_of(m, nodeid), "host"), "volume");
+}
+
+static uint32_t host_but(const struct mig *m, uint32_t but)
 {
 	if (!m->view)
 		return 0;
-	if (mig_host_ready(m, m->cfg.self) && *mig_text(json_object_get(mig_host_of(m, m->cfg.self), "host"), "volume"))
+	if (m->cfg.self != but && has_volume(m, m->cfg.self))
 		return m->cfg.self;
 	for (uint32_t i = 0; i < m->view->n; i++)
-		if (mig_host_ready(m, m->view->m[i].nodeid) &&
-		    *mig_text(json_object_get(mig_host_of(m, m->view->m[i].nodeid), "host"), "volume"))
+		if (m->view->m[i].nodeid != but && has_volume(m, m->view->m[i].nodeid))
 			return m->view->m[i].nodeid;
 	return 0;
+}
+
+uint32_t mig_any_host(const struct mig *m)
+{
+	return host_but(m, 0);
 }
 
 /* What the list does not say, and never changes in a configuration. */
@@ -137,14 +146,19 @@ static void refresh_coro(void *arg)
 {
 	struct mig *m = arg;
 	struct lacking gone = { .m = m };
-	uint32_t host = mig_any_host(m);
+	uint32_t other = host_but(m, m->defs_failed), host = other ? other : mig_any_host(m);
 	struct mig_answer a = { 0 };
 	char key[MIG_KEY_MAX];
-	bool whole;
+	bool whole, ours;
 	json_t *d;
 	size_t i;
+	int rc = host ? mig_call(m, host, "vm.list", NULL, LIST_MS, &a) : -ENOENT;
 
-	if (host && !mig_call(m, host, "vm.list", NULL, LIST_MS, &a) && !a.code && mig_is_leader(m) && mig_settled(m)) {
+	ours = mig_is_leader(m) && mig_settled(m);
+	m->defs_failed = rc || a.code ? host : 0;		/* the next time another one is asked, where there is one */
+	if (ours && host && (rc ? rc != -ECONNRESET : a.code != 0))	/* a view that ends takes the answer along */
+		mig_known_unread(m, host, rc ? csv_err_describe(rc) : a.message);
+	if (!rc && !a.code && ours) {
 		gone.list = json_object_get(a.data, "items");
 		json_array_foreach(gone.list, i, d)
 			keep(m, host, d);

@@ -102,6 +102,7 @@ struct mig {
 	uint64_t cold_ns;		/* when a cold start was settled; 0: none in this life */
 	uint64_t defs_ring, defs_ns;	/* mig_def.c: asked last */
 	bool defs_asking;
+	uint32_t defs_failed;		/* where they could not be read the last time */
 	struct waitq look_wq;
 	bool look_now;
 	struct cds_list_head proofs;

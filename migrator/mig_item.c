@@ -5,7 +5,7 @@
  *	job/ID		a job			migration/TXID	a live migration
  *	host/NODE	a node's HOST and VMs	node/NODE	drained, quarantined, losses
  *	away/NODE	its migratord ended	def/NAME	a definition on the volume
- *	defs		they have been read	pin/VM		where it is started first
+ *	defs		read, or why not	pin/VM		where it is started first
  *	deleting/VM	a delete is under way	fence/NODE	why there is no proof about it
  *
  * Nothing here decides who may run: that is the leases'.  A value that two sides changed apart is the one of the higher revision.

@@ -107,13 +107,26 @@ void mig_known_done(struct mig *m)
 
 bool mig_known_all(const struct mig *m)
 {
-	return mig_item_get(m, "defs") != NULL;
+	return json_is_true(json_object_get(mig_item_get(m, "defs"), "read"));
 }
 
 void mig_known_read(struct mig *m)
 {
 	if (!mig_known_all(m))
 		mig_item_put_take(m, "defs", json_pack("{s:b}", "read", 1));
+}
+
+void mig_known_unread(struct mig *m, uint32_t nodeid, const char *why)
+{
+	json_t *o;
+
+	if (mig_known_all(m) || !*why)
+		return;
+	o = json_pack("{s:b, s:o}", "read", 0, "error", json_sprintf("they cannot be read on %s: %s", mig_node_name(m, nodeid), why));
+	if (json_equal(o, (json_t *)mig_item_get(m, "defs")))
+		json_decref(o);
+	else
+		mig_item_put_take(m, "defs", o);
 }
 
 /* "csvctl node confirm-fenced 3": csvfsd knows numbers, people know names.  0: no such words. */
@@ -173,6 +186,8 @@ json_t *mig_known_unknown(const struct mig *m)
 	if (!any_agent(m))
 		return json_pack("{s:s, s:s, s:s}", "volume", "", "reason", "hvhostd runs on no node, so nobody can read it", "command",
 				 "systemctl start hvhostd");
+	if (*mig_text(mig_item_get(m, "defs"), "error"))
+		return json_pack("{s:s, s:s, s:s}", "volume", "", "reason", mig_text(mig_item_get(m, "defs"), "error"), "command", "csvctl volume list");
 	return json_pack("{s:s, s:s, s:s}", "volume", "", "reason", "it is being read just now", "command", "");
 }
 

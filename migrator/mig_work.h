@@ -73,6 +73,7 @@ void mig_known_done(struct mig *m);
 void mig_known_changed(struct mig *m, const char *key);			/* an item: its durable copy follows */
 bool mig_known_all(const struct mig *m);				/* the definitions have been read since the cluster came up */
 void mig_known_read(struct mig *m);					/* they have */
+void mig_known_unread(struct mig *m, uint32_t nodeid, const char *why);	/* they could not be, there; "": nothing is said */
 json_t *mig_known_unknown(const struct mig *m);				/* NULL: VMs are known; {"volume", "reason", "command"} */
 json_t *mig_known_past(struct mig *m, const char *vm);			/* as an item of vm list; NULL: nothing is known of it, or more than that */
 /* KN3: warnings, "unknown", "waits_for_nodes"; with items also those that only the durable copy has. */

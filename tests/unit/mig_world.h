@@ -79,6 +79,8 @@ struct mw {
 	/* what the test sets */
 	uint64_t start_ns, move_ns, fence_ns;
 	unsigned start_fails;		/* that many starts fail */
+	const char *list_fails;		/* what hvhostd says when it is asked for definitions; NULL: what they are */
+	uint32_t list_fails_on;		/* there alone; 0: everywhere */
 	bool deaf_guests;		/* do not shut down when asked */
 	bool never_moves, moves_fail;	/* fail: after move_ns the source gives up */
 	int fence_rc[MW_NODES + 1];

@@ -292,6 +292,8 @@ static void got_command(struct mw_node *n, const struct agent_msg *msg)
 	} else if (!strcmp(c, "outcome")) {
 		mw_vm_slot(n, name)->open = false;
 		look(n, mw_vm_slot(n, name));
+	} else if (!strcmp(c, "vm.list") && w->list_fails && (!w->list_fails_on || w->list_fails_on == n->id)) {
+		says(n, agent_reply_new(msg->id, RPC_FAILED, w->list_fails, NULL));
 	} else if (!strcmp(c, "vm.list")) {
 		answer(n, msg, 0, defs_json(w, mounted(n)));
 	} else if (!strcmp(c, "vm.show")) {

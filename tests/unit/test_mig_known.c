@@ -182,6 +182,52 @@ START_TEST(with_the_volume_the_isolated_nodes_vm_is_blocked_until_the_proof_and_
 }
 END_TEST
 
+START_TEST(definitions_that_cannot_be_read_are_said_to_be_so_on_every_node)
+{
+	struct mw *w = mw_new();
+	json_t *r;
+
+	mw_vm_on(w, "vm1", 2, 100);
+	mw_run(w, 15 * NS_PER_SEC);
+	mw_all_off(w);
+	w->list_fails = "/srv/csv/vms: Input/output error";
+	for (uint32_t i = 1; i <= 3; i++)
+		mw_boot(w, i, true);
+	mw_run(w, 60 * NS_PER_SEC);
+	for (uint32_t i = 1; i <= 3; i++) {
+		r = mw_ask(w, i, "vm.list", NULL);
+		ck_assert(warned(r, "cannot be read on n"));
+		ck_assert(warned(r, "/srv/csv/vms: Input/output error"));
+		ck_assert(!warned(r, "just now"));
+		ck_assert_str_eq(mig_text(item_of(r, "vm1"), "state"), "BLOCKED");
+	}
+	ck_assert_ptr_nonnull(mw_event(w, 2, "/srv/csv/vms: Input/output error"));
+	w->list_fails = NULL;
+	mw_run(w, 15 * NS_PER_SEC);
+	r = mw_ask(w, 3, "vm.list", NULL);
+	ck_assert_ptr_null(json_object_get(r, "unknown"));
+	ck_assert(!warned(r, "cannot be read"));
+	mw_free(w);
+}
+END_TEST
+
+START_TEST(where_one_node_cannot_read_the_definitions_another_is_asked)
+{
+	struct mw *w = mw_new();
+
+	mw_vm_on(w, "vm1", 2, 100);
+	mw_run(w, 15 * NS_PER_SEC);
+	mw_all_off(w);
+	w->list_fails = "/srv/csv/vms: Input/output error";
+	w->list_fails_on = 1;
+	for (uint32_t i = 1; i <= 3; i++)
+		mw_boot(w, i, true);
+	ck_assert(mw_until(w, 60 * NS_PER_SEC, vm1_runs));
+	ck_assert_ptr_null(json_object_get(mw_ask(w, 1, "vm.list", NULL), "unknown"));
+	mw_free(w);
+}
+END_TEST
+
 /* A folder without its volume has no definitions: that is no word about VMs. */
 START_TEST(an_unmounted_volume_makes_no_definition_vanish)
 {
@@ -401,6 +447,8 @@ END_TEST
 UNIT_MAIN("mig_known", UNIT_TEST(vms_that_cannot_be_known_are_shown_blocked_with_reason_and_command),
 	  UNIT_TEST(where_nothing_at_all_is_known_it_is_said_in_so_many_words), UNIT_TEST(without_any_hvhostd_or_mount_the_reason_is_that),
 	  UNIT_TEST(with_the_volume_the_isolated_nodes_vm_is_blocked_until_the_proof_and_starts_once),
+	  UNIT_TEST(definitions_that_cannot_be_read_are_said_to_be_so_on_every_node),
+	  UNIT_TEST(where_one_node_cannot_read_the_definitions_another_is_asked),
 	  UNIT_TEST(an_unmounted_volume_makes_no_definition_vanish), UNIT_TEST(a_node_with_a_dead_mount_is_no_target_and_the_reason_says_so),
 	  UNIT_TEST(a_mount_that_only_waits_is_a_target), UNIT_TEST(a_qemu_that_could_not_be_asked_is_no_target_until_it_answers),
 	  UNIT_TEST(a_drained_node_stays_so_when_every_migratord_restarts),
