@@ -322,9 +322,13 @@ static int disks_free(const char *volume, const struct vm_conf *c, struct csv_er
 	int rc = disks_differ(volume, c, c, err);
 	DIR *f;
 
+	if (rc)
+		return rc;
 	snprintf(dir, sizeof(dir), "%s/vms", volume);
-	f = rc ? NULL : opendir(dir);
-	while (f && !rc && (e = readdir(f))) {
+	f = opendir(dir);
+	if (!f && errno != ENOENT)
+		return csv_err_set(err, -errno, "%s: whose the disks are cannot be read: %s; try again", dir, strerror(errno));
+	while (f && !rc && (errno = 0, e = readdir(f))) {
 		struct csv_err why = CSV_ERR_INIT;
 		struct vm_conf *o = NULL;
 		struct vm_def d;
@@ -335,6 +339,8 @@ static int disks_free(const char *volume, const struct vm_conf *c, struct csv_er
 		rc = disks_differ(volume, c, o, err);
 		free(o);
 	}
+	if (f && !rc && errno)
+		rc = csv_err_set(err, -errno, "%s: whose the disks are cannot be read: %s; try again", dir, strerror(errno));
 	if (f)
 		closedir(f);
 	return rc;

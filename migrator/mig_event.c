@@ -46,11 +46,15 @@ static struct mig_event_id id_get(const json_t *e)
 {
 	const char *s = mig_text(e, "id"), *hex = strchr(s, '-');
 	struct mig_event_id id = { 0, 0 };
+	unsigned long long node;
 
-	if (!hex || hex - s > 9 || strspn(s, "0123456789") != (size_t)(hex - s) || hex == s || strlen(hex + 1) > 15 || !hex[1] ||
+	if (!hex || hex - s > 10 || strspn(s, "0123456789") != (size_t)(hex - s) || hex == s || strlen(hex + 1) > 15 || !hex[1] ||
 	    strspn(hex + 1, "0123456789abcdef") != strlen(hex + 1))
 		return id;
-	id = (struct mig_event_id){ (uint32_t)strtoul(s, NULL, 10), strtoull(hex + 1, NULL, 16) };
+	node = strtoull(s, NULL, 10);
+	if (node > UINT32_MAX)
+		return id;
+	id = (struct mig_event_id){ (uint32_t)node, strtoull(hex + 1, NULL, 16) };
 	return id.node && id.n ? id : (struct mig_event_id){ 0, 0 };
 }
 

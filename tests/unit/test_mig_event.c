@@ -194,7 +194,7 @@ static json_t *event(const char *time, const char *id, const char *text)
 /* Ids and times are other nodes' words: what is none is ignored, and an id that was used up before its time hides nothing. */
 START_TEST(malformed_events_are_ignored_and_hide_none)
 {
-	static const char *const ids[] = { "", "-", "2-", "-1", "0-1", "2-0", "2-1x", "2-1000000000000000", "9999999999-1", "2 -1", "2-A", "2--1" };
+	static const char *const ids[] = { "", "-", "2-", "-1", "0-1", "2-0", "2-1x", "2-1000000000000000", "9999999999-1", "4294967296-1", "2 -1", "2-A", "2--1" };
 	static const char *const times[] = { "", "yesterday", "1970-01-01T00:00:01.000", "1970-01-01T00:00:01.000Z ", "1970/01/01T00:00:01.000Z" };
 	static const char *const hads[] = { "5", "[5]", "[[1]]", "[[1,1]]", "[[1,1,0]]", "[[1,1,2001]]", "[[0,1,1]]", "[[1,0,1]]", "[[1,-1,1]]",
 					    "[[1,9223372036854775807,5]]", "[[4294967296,1,1]]", "[[1,1,1,1]]", "[[1,1,1],null]", "{}" };
@@ -226,7 +226,19 @@ START_TEST(malformed_events_are_ignored_and_hide_none)
 }
 END_TEST
 
+START_TEST(a_node_may_have_any_number_that_corosync_gives)
+{
+	struct mw *w = mw_new();
+
+	say(w, 2, json_pack("{s:s, s:[o]}", "t", "late", "e", event(EARLY, "4294967295-1", "far")));
+	for (uint32_t i = 1; i <= 3; i++)
+		ck_assert_str_eq(log_of(w, i), "(far)");
+	mw_free(w);
+}
+END_TEST
+
 UNIT_MAIN("mig_event", UNIT_TEST(what_happened_on_both_sides_of_a_cut_is_in_all_logs_in_the_order_of_time),
 	  UNIT_TEST(a_node_that_was_off_has_what_it_missed_and_keeps_it), UNIT_TEST(an_empty_log_is_filled_and_the_oldest_go_first),
 	  UNIT_TEST(who_tells_may_be_lost_meanwhile), UNIT_TEST(a_member_that_does_not_say_what_it_has_keeps_nobody_waiting),
-	  UNIT_TEST(malformed_events_are_ignored_and_hide_none))
+	  UNIT_TEST(malformed_events_are_ignored_and_hide_none),
+	  UNIT_TEST(a_node_may_have_any_number_that_corosync_gives))
