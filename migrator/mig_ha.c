@@ -35,7 +35,7 @@ struct mig_seen {
 	uint64_t since_ns;		/* in this state */
 	uint64_t begun_epoch;		/* of its last RECOVERING */
 	uint32_t failed_on;		/* where it failed to start last */
-	bool said_late;
+	bool said_late, said_waits;
 };
 
 /* ---- what lease_lead asks ------------------------------------------------------------------------------------------------------------- */
@@ -47,7 +47,7 @@ static uint32_t lead_place(void *arg, const struct lease *l, uint32_t avoid)
 	char why[400];
 
 	HASH_FIND_STR(m->seen, l->vm, s);
-	return mig_place(m, l->vm, avoid ? avoid : s && l->failures ? s->failed_on : 0, 0, why, sizeof(why));
+	return mig_place_ha(m, l->vm, avoid ? avoid : s && l->failures ? s->failed_on : 0, why, sizeof(why));
 }
 
 static uint32_t lead_config(void *arg, const struct lease *l)
@@ -125,8 +125,8 @@ static void tell(struct mig *m, const struct lease *was, const struct lease *l)
 			mig_event(m, "info", l->vm, "", "runs on %s", owner);
 		break;
 	case LEASE_RECOVERING:
-		mig_event(m, was->state == LEASE_FREE ? "info" : "warning", l->vm, "", "%s on %s", was->state == LEASE_FREE ? "starts" :
-			  "its node was lost: starts", owner);
+		mig_event(m, was->state == LEASE_FREE ? "info" : "warning", l->vm, "", "%s on %s%s", was->state == LEASE_FREE ? "starts" :
+			  "its node was lost: starts", owner, mig_node_quarantined(m, l->owner) ? ", though that is quarantined: no other node can have it" : "");
 		break;
 	case LEASE_BLOCKED:
 		tell_blocked(m, l);
@@ -146,7 +146,7 @@ void mig_lease_story(struct mig *m, const struct lease *l, bool bulk)
 		tell(m, &s->l, l);
 	if (s->l.state != l->state || s->l.epoch != l->epoch || s->l.txid != l->txid) {
 		s->since_ns = mig_now(m);
-		s->said_late = false;
+		s->said_late = s->said_waits = false;
 	}
 	if (l->reason == LEASE_REASON_START_FAILED && s->l.state == LEASE_RECOVERING)
 		s->failed_on = s->l.owner;
@@ -223,6 +223,19 @@ static void look_late(struct mig *m, const struct lease *l)
 			  *st ? st : "not there", *why ? ": " : "", why);
 }
 
+/* No node can have it, for longer than a view change lasts. */
+static void look_waits(struct mig *m, const struct lease *l)
+{
+	struct mig_seen *s;
+	char why[400];
+
+	HASH_FIND_STR(m->seen, l->vm, s);
+	if (!s || s->said_waits || mig_now(m) - s->since_ns < RESUME_NS || !mig_place_waits(m, l, why, sizeof(why)))
+		return;
+	s->said_waits = true;
+	mig_event(m, "error", l->vm, "csvctl node list", "waits: no node can have it: %s", why);
+}
+
 /* HA5 */
 static bool backs_off(struct mig *m, const struct lease *l)
 {
@@ -255,6 +268,7 @@ static void look_one(struct mig *m, const struct lease_lead *in, const struct le
 
 	look_late(m, l);
 	look_good(m, in->db, l);
+	look_waits(m, l);
 	if (leasedb_is_open(in->db, l->vm))
 		return;
 	lease_lead_vm(in, l, &act);
@@ -334,15 +348,15 @@ json_t *mig_ha_status(struct mig *m, const json_t *args)
 	json_object_set_new(reply, "suspects", json_integer(leasedb_suspects(db)));
 	for (uint32_t i = 0; i < leasedb_count(db); i++) {
 		const struct lease *l = leasedb_at(db, i);
-		json_t *note = mig_lease_note(m, l);
+		json_t *o = mig_vm_item(m, l->vm);
 
 		rpc_reply_add_take(reply, json_pack("{s:s, s:b, s:i, s:s, s:s, s:s, s:s, s:s, s:i}", "name", l->vm, "ha",
 						    (l->flags & LEASE_HA) != 0, "priority", (int)l->priority, "want",
 						    lease_want_name((enum lease_want)l->want), "state",
 						    lease_state_name((enum lease_state)l->state), "node", mig_node_name(m, l->owner), "reason",
-						    mig_text(note, "reason"), "command", mig_text(note, "command"), "failures",
+						    mig_text(o, "reason"), "command", mig_text(o, "command"), "failures",
 						    (int)l->failures));
-		json_decref(note);
+		json_decref(o);
 	}
 	if (m->view && mig_settled(m))
 		mig_known_tell(m, reply, true);

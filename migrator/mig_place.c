@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * mig_place.c - where a VM may be, and where it is best: hard reasons first, then the fewest VMs, then the most free memory.
+ * A quarantine keeps VMs away from a node as long as another one can have them, and a restart by ha, not by a person's wish, may ignore it:
+ * a doubtful node is a better place than none.
  *
  * Pure.
  */
@@ -16,7 +18,7 @@ const json_t *mig_node_flags(const struct mig *m, uint32_t nodeid)
 	return mig_item_get(m, key);
 }
 
-static bool quarantined(const struct mig *m, uint32_t nodeid)
+bool mig_node_quarantined(const struct mig *m, uint32_t nodeid)
 {
 	return mig_int(mig_node_flags(m, nodeid), "quarantined_until_real_ms") > (json_int_t)(clock_real_ns(m->env->clock) / NS_PER_MS);
 }
@@ -54,7 +56,7 @@ static const char *mount_refuses(const json_t *h)
 	return !strcmp(st, "joining") ? "has not mounted the volume yet" : "has no volume mounted";
 }
 
-const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *vm)
+static const char *refuses(const struct mig *m, uint32_t nodeid, const char *vm, bool any_node)
 {
 	const json_t *h = json_object_get(mig_host_of(m, nodeid), "host"), *d = mig_def(m, vm);
 	json_int_t wants = mig_int(d, "memory_bytes");
@@ -71,11 +73,16 @@ const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *
 		return "has a QEMU that cannot migrate as it must";
 	if (json_is_true(json_object_get(mig_node_flags(m, nodeid), "drained")))
 		return "is drained";
-	if (quarantined(m, nodeid))
+	if (!any_node && mig_node_quarantined(m, nodeid))
 		return "is quarantined after three losses in an hour";
 	if (wants && mig_int(h, "memory_free_bytes") && wants > memory_left(m, nodeid, vm))
 		return "has not enough free memory";
 	return NULL;
+}
+
+const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *vm)
+{
+	return refuses(m, nodeid, vm, false);
 }
 
 static unsigned owned(const struct mig *m, uint32_t nodeid)
@@ -96,7 +103,7 @@ static uint32_t pinned(const struct mig *m, const char *vm)
 	return (uint32_t)mig_int(mig_item_get(m, key), "node");
 }
 
-uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t avoid_hard, char *ret_why, size_t size)
+static uint32_t place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t avoid_hard, bool any_node, char *ret_why, size_t size)
 {
 	uint32_t best = 0, pin = pinned(m, vm);
 	unsigned best_n = 0;
@@ -104,11 +111,11 @@ uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t
 	size_t used = 0;
 
 	ret_why[0] = 0;
-	if (pin && pin != avoid && pin != avoid_hard && !mig_place_refuses(m, pin, vm))
+	if (pin && pin != avoid && pin != avoid_hard && !refuses(m, pin, vm, any_node))
 		return pin;
 	for (unsigned i = 0; i < m->cfg.n_nodes; i++) {
 		uint32_t id = m->cfg.node[i].nodeid;
-		const char *no = id == avoid_hard ? "is where it is" : mig_place_refuses(m, id, vm);
+		const char *no = id == avoid_hard ? "is where it is" : refuses(m, id, vm, any_node);
 		unsigned n;
 		json_int_t mem;
 
@@ -126,4 +133,26 @@ uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t
 		}
 	}
 	return best;
+}
+
+uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t avoid_hard, char *ret_why, size_t size)
+{
+	return place(m, vm, avoid, avoid_hard, false, ret_why, size);
+}
+
+uint32_t mig_place_ha(const struct mig *m, const char *vm, uint32_t avoid, char *ret_why, size_t size)
+{
+	uint32_t node = place(m, vm, avoid, 0, false, ret_why, size);
+
+	return node ? node : place(m, vm, avoid, 0, true, ret_why, size);
+}
+
+bool mig_place_waits(const struct mig *m, const struct lease *l, char *ret_why, size_t size)
+{
+	const struct leasedb *db = mig_leases_db((struct mig *)m);
+	bool free_one = l->state == LEASE_FREE && !l->reason && !l->failures;
+	bool lost = l->state != LEASE_FREE && l->state != LEASE_BLOCKED && l->flags & LEASE_HA && !mig_is_member(m, l->owner) &&
+		    leasedb_proven(db, l->owner, l->owner_inc);
+
+	return (free_one || lost) && l->want != LEASE_WANT_STOPPED && !mig_place_ha(m, l->vm, 0, ret_why, size);
 }

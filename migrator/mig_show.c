@@ -56,8 +56,10 @@ static json_t *item(struct mig *m, const struct lease *l)
 	if (!json_object_get(d, "memory_bytes"))	/* its definition has not been told yet */
 		json_object_set_new(o, "memory_bytes", json_null());
 	add_trouble(m, l, o);
-	if (l->state == LEASE_FREE && l->want != LEASE_WANT_STOPPED && !*mig_text(o, "reason") && !mig_place(m, l->vm, 0, 0, why, sizeof(why)))
+	if (!*mig_text(o, "reason") && mig_place_waits(m, l, why, sizeof(why))) {
 		json_object_set_new(o, "reason", json_sprintf("waits: no node can have it: %s", why));
+		json_object_set_new(o, "command", json_string("csvctl node list"));
+	}
 	if (l->state > LEASE_FREE && l->state != LEASE_BLOCKED && mig_node_is_away(m, l->owner)) {
 		json_object_set_new(o, "reason", json_string("the migratord of its node ended: it runs on, unmanaged"));
 		json_object_set_new(o, "command", json_sprintf("on %s: systemctl status migratord", mig_node_name(m, l->owner)));

@@ -85,6 +85,11 @@ void mig_known_look(struct mig *m);
 
 /* The best node for it; 0 with why: none, and why each is not. */
 uint32_t mig_place(const struct mig *m, const char *vm, uint32_t avoid, uint32_t avoid_hard, char *ret_why, size_t size);
+/* The same for what is to run again by itself: a quarantined node rather than none. */
+uint32_t mig_place_ha(const struct mig *m, const char *vm, uint32_t avoid, char *ret_why, size_t size);
+/* It should run, nothing speaks against that, and no node can have it: why each cannot. */
+bool mig_place_waits(const struct mig *m, const struct lease *l, char *ret_why, size_t size);
+bool mig_node_quarantined(const struct mig *m, uint32_t nodeid);
 /* NULL: may have it; else why not. */
 const char *mig_place_refuses(const struct mig *m, uint32_t nodeid, const char *vm);
 const json_t *mig_node_flags(const struct mig *m, uint32_t nodeid);	/* node/N or NULL */
