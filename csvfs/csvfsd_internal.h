@@ -64,7 +64,7 @@ struct world {
 	void *lock;			/* node-local: this volume is mounted here at most once; held by memory alone */
 	char lock_path[128], group[48];
 	uint32_t nodeid;
-	uint64_t round_ns;		/* of corosync's membership protocol: token + consensus */
+	uint64_t round_ns;		/* cluster_facts_round_ns() */
 	struct real_witness *witness;
 	bool no_tls;
 	bool clean;			/* never joined, or left in order: the witness has nothing to say */

@@ -226,7 +226,7 @@ static int check_facts(const struct cluster_facts *f, struct world *w, struct cs
 					    "part in the cluster");
 	snprintf(w->node_name, sizeof(w->node_name), "%s", f->node_name);
 	w->nodeid = f->self;
-	w->round_ns = (f->token_ms + (uint64_t)f->consensus_ms) * NS_PER_MS;
+	w->round_ns = cluster_facts_round_ns(f);
 	return 0;
 }
 

@@ -29,7 +29,7 @@
  *  RC5 Before the first write of a replay the slot names its replayer, durably, until it is FREE.  Who mounts replays before it has a slot
  *      of its own; when it dies at that, and all who met it as well, nothing else tells those who come later that its writes may still be
  *      on their way.  So whoever meets that name in an ACTIVE slot, and not as a member, needs a proof for it, too.
- *  RC6 After a time without quorum who is missing may be on its way: it is fenced one membership round after the view with which this node
+ *  RC6 After a time without quorum who is missing may be on its way: it is fenced the rounds of cluster_may_come_ns() after the view with which this node
  *      came to quorum, and not at all when it comes by then (cluster.h, C9).  Whom a member has seen go from a view is fenced at once; the
  *      member says so with its facts, for the coordinator may have come to quorum only in the ring in which the other one was lost.
  *      Nothing else is earlier or later for it: locks and journal of who is waited for stay closed (RC1, RC2).

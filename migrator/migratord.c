@@ -140,7 +140,7 @@ static int cluster_open(struct migratord *d)
 	d->env.cluster = cluster_new(d->sched, d->cluster_port, life);
 	if (!d->env.cluster)
 		return csv_err_set(&d->err, -ENOMEM, "out of memory");
-	cluster_set_round(d->env.cluster, (f.token_ms + (uint64_t)f.consensus_ms) * NS_PER_MS);
+	cluster_set_round(d->env.cluster, cluster_facts_round_ns(&f));
 	return 0;
 }
 

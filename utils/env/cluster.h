@@ -137,15 +137,15 @@ const struct cluster_view *cluster_current(const struct cluster *c);
 bool cluster_lacks_quorum(const struct cluster *c, uint32_t *ret_here);
 uint32_t cluster_self(const struct cluster *c);
 /*
- * One round of the membership protocol (corosync: token + consensus), 0 (the default): not waited for.  Before cluster_start().
+ * What the membership protocol takes at most until all who can have joined (corosync: cluster_facts_round_ns()), 0 (the default): not waited for.  Before cluster_start().
  *
  * cluster_may_come_ns(): until when (clock of the scheduler) node `nodeid`, which is no member now, may be about to come.  0: it was a member
- * since this node came to quorum, so it is lost.  Else the time is one round after the view with which this node came to quorum.
+ * since this node came to quorum, so it is lost.  Else the time is that much after the view with which this node came to quorum.
  *
  *	node 1		node 2		node 3
  *	all three are apart, nobody has quorum: rings {1}, {2}, {3}
  *	heal: corosync joins two of them first
- *	ring {1,2}, quorate: node 3 is missing, and on its way		(may come, for one round)
+ *	ring {1,2}, quorate: node 3 is missing, and on its way		(may come, for that long)
  *	ring {1,2,3}
  *	ring {1,2}: node 3 was with us, and is lost			(0)
  *

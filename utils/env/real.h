@@ -42,6 +42,14 @@ struct cluster_facts {
 	bool two_node, has_qdevice, crypto;
 	char cluster_name[64], node_name[64];
 };
+/*
+ * How long who is missing after a time without quorum may be on its way (cluster_set_round()): two rounds of the membership protocol, token and
+ * consensus each.  Nodes that all find each other at once get in each other's way, and who was left out of one round joins in the next.
+ */
+static inline uint64_t cluster_facts_round_ns(const struct cluster_facts *f)
+{
+	return 2 * ((uint64_t)f->token_ms + f->consensus_ms) * NS_PER_MS;
+}
 /* Blocking.  0 or -errno with err: corosync not running, no node list, ... and what to do. */
 int cluster_facts_read(struct cluster_facts *ret, struct csv_err *err);
 /*
