@@ -119,6 +119,8 @@ static void act_coro(void *arg)
 	} else {
 		ev.status = command_of(a, &err);
 		a->q->continued |= a->a.act == VMSM_A_MIGRATE_CONTINUE && !ev.status;
+		if (a->a.act == VMSM_A_MIGRATE_CANCEL && !ev.status)
+			vm_cancel_wait(a->vm, a->q);
 	}
 	if (ev.status && ev.status != -EPIPE)
 		vm_note(a->vm, "warning", "", "VM %s: %s", a->vm->name, err.text);

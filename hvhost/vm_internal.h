@@ -71,6 +71,7 @@ int vm_incoming(struct vm *vm, struct vm_qemu *q, struct csv_err *err);
 void vm_incoming_again(struct vm *vm, struct vm_qemu *q);	/* after adoption: where it waits, with which key */
 int vm_migrate(struct vm *vm, struct vm_qemu *q, uint64_t txid, struct csv_err *err);
 void vm_migration_watch(struct vm *vm, struct vm_qemu *q);
+void vm_cancel_wait(struct vm *vm, struct vm_qemu *q);	/* after migrate_cancel */
 void vm_stream_watch(struct vm *vm, struct vm_qemu *q);	/* from the switch-over on */
 json_t *vm_letter(struct vm *vm, uint32_t say);
 int vm_letter_read(struct vm *vm, uint64_t txid, const json_t *body, uint32_t *ret_said, struct csv_err *err);

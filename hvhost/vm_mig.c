@@ -19,7 +19,8 @@
 
 #define WATCH_NS (250 * NS_PER_MS)
 #define LATE_NS (200 * NS_PER_MS)
-#define STREAM_NS (2 * NS_PER_SEC)	/* so long migrate_cancel has to work */
+#define STREAM_NS (2 * NS_PER_SEC)	/* so long migrate_cancel has to work in the switch-over */
+#define CANCEL_NS (500 * NS_PER_MS)	/* so long it has before that; the connection is ended then */
 #define FIRST_DOWNTIME_MS 10u		/* QEMU stops the guest as soon as it believes that the rest fits into it */
 #define TIMEOUT_MS 120000u
 #define THROTTLE_MAX 80u		/* percent, until migratord says another */
@@ -358,6 +359,12 @@ static void watch_coro(void *arg)
 	free(w);
 }
 
+static void stream_end(struct vm *vm)
+{
+	for (unsigned i = 0; vm->h->ops->stream_break && i < vm->move.n_addresses; i++)
+		vm->h->ops->stream_break(vm->h, vm, vm->move.address[i], vm->move.port);
+}
+
 /*
  * From the switch-over on QEMU sends under its big lock: when the target's node falls silent its monitor does not answer, migrate_cancel
  * neither.  Then the connection itself is ended.
@@ -380,12 +387,31 @@ static void stream_coro(void *arg)
 		if (!lost_ns || sched_now_ns(vm_sched(vm)) - lost_ns < STREAM_NS)
 			continue;
 		lost_ns = 0;
-		for (unsigned i = 0; vm->h->ops->stream_break && i < vm->move.n_addresses; i++)
-			vm->h->ops->stream_break(vm->h, vm, vm->move.address[i], vm->move.port);
+		stream_end(vm);
 	}
 	vm_qemu_put(w->q);
 	vm_put(vm);
 	free(w);
+}
+
+/*
+ * QEMU answers migrate_cancel before it is done ("cancelling").  Mostly that is over at once.  But while QEMU still tries to reach a host that
+ * fell silent nothing ends it before TCP gives up, which is two minutes: then the attempt is ended from outside.
+ */
+void vm_cancel_wait(struct vm *vm, struct vm_qemu *q)
+{
+	struct sched *s = vm_sched(vm);
+
+	for (int i = 0; i < 2; i++) {
+		uint64_t end = sched_now_ns(s) + CANCEL_NS;
+
+		while (q->mig == VMSM_M_ACTIVE && q->qmp && !q->gone && !q->killing && sched_wait_until(s, &vm->wq, end, false) != -ETIMEDOUT)
+			;
+		if (q->mig != VMSM_M_ACTIVE || q->gone || q->killing)
+			return;
+		if (!i)
+			stream_end(vm);
+	}
 }
 
 static void watch_start(struct vm *vm, struct vm_qemu *q, const char *name, void (*fn)(void *arg))

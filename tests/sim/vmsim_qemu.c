@@ -269,6 +269,23 @@ static void step_active(struct fq *q)
 	q_after(q, below(q->w, 400 * MS), step_switchover);
 }
 
+static void step_cancelled(struct fq *q)
+{
+	if (!strcmp(q->mig, "cancelling"))
+		fail(q, "cancelled");
+}
+
+/* While the target has not been reached, the attempt may last longer than the command. */
+static void cancel(struct fq *q)
+{
+	if (!strcmp(q->mig, "setup") && chance(q->w, 1, 4)) {
+		mig_is(q, "cancelling");
+		q_after(q, below(q->w, 10000 * MS), step_cancelled);
+	} else {
+		fail(q, "cancelled");
+	}
+}
+
 /* ---- commands ------------------------------------------------------------------------------------------------------------------- */
 
 static json_t *migrate(struct fq *q, const json_t *args, const char **error)
@@ -370,7 +387,7 @@ static json_t *answer(struct fq *q, const char *cmd, const json_t *args, const c
 	}
 	if (!strcmp(cmd, "migrate_cancel")) {
 		if (!strcmp(q->mig, "setup") || !strcmp(q->mig, "active") || !strcmp(q->mig, "pre-switchover") || !strcmp(q->mig, "device"))
-			fail(q, "cancelled");
+			cancel(q);
 		return json_object();
 	}
 	if (!strcmp(cmd, "system_powerdown") && chance(q->w, 2, 3)) {
