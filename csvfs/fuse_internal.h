@@ -31,6 +31,7 @@
 
 #include "csvfs/csvfs.h"
 #include "csvfs/dataplane.h"
+#include "csvfs/fuse_met.h"
 #include "csvfs/names.h"
 #include "csvfs/use_ask.h"
 #include "utils/env/env.h"
@@ -79,6 +80,7 @@ struct fop {
 	struct { uint8_t kind, type; bool unlock, wait; uint32_t pid; uint64_t start, end; } lock;	/* plock.h */
 	bool again;			/* not answered: asked again in the next life */
 	bool kill_priv;			/* WRITE: of one who may not keep set-id bits */
+	bool met;			/* CREATE: op->attr is of a file that was there, opened once (fuse_met.h) */
 	bool made, wrote;		/* what it has done already: CREATE made the name, WRITE wrote `done_len` */
 	size_t done_len;
 	struct iobuf *buf;		/* WRITE: payload at base + 4096; READ: filled there */
@@ -132,6 +134,7 @@ struct fused {
 	int ended;
 	struct env *env;
 	struct names *names;
+	struct mets met;
 	struct use *uses;
 	struct use *lockers;		/* handles with lock_owners */
 	int lock_users;			/* any thread: atomic (fuse_lock.c) */

@@ -95,6 +95,8 @@ void fop_open(struct fop *op, int (*use)(struct fop *op, uint64_t ino, uint32_t 
 			csvfs_release(d->fs, op->node.ino);
 	}
 	if (err) {
+		if (err == -ESTALE)
+			met_stale(&d->met, op->tid, sched_now_ns(d->sched));
 		fop_reply_err(op, err);
 		return;
 	}

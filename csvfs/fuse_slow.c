@@ -11,18 +11,63 @@
 
 #include "utils/base/base.h"
 
+#define MET_TRIES 8u		/* a name whose file other nodes move away and back, or replace, all the time */
+
 static void reply_entry(struct fop *op, int err)
 {
 	fop_reply_entry(op, op->node.view, err);
 }
 
+/* Finds the name, and opens once the file that is there: another node may delete it, the kernel will still open it. */
+static int lookup_held(struct fop *op)
+{
+	struct csvfs *fs = op->d->fs;
+	int err = -ESTALE;
+
+	for (unsigned tries = 0; tries < MET_TRIES && err == -ESTALE; tries++) {
+		err = csvfs_lookup(fs, op->node.ino, op->node.gen, op->name, &op->attr);
+		if (err || !S_ISREG(op->attr.mode))
+			return err;
+		err = csvfs_open(fs, op->attr.ino, op->attr.gen);
+		op->met = !err;
+	}
+	return err;
+}
+
+/* After the answer. */
+static void hold_met(struct fop *op)
+{
+	struct fused *d = op->d;
+	uint64_t end = sched_now_ns(d->sched) + MET_NS;
+
+	while (op->met && !d->final && !d->rejoining && sched_now_ns(d->sched) < end)
+		sched_wait_until(d->sched, &d->life_wq, end, false);
+	if (op->met)
+		csvfs_release(d->fs, op->attr.ino);
+	op->met = false;
+}
+
 static void run_lookup(struct fop *op)
 {
-	int err = csvfs_lookup(op->d->fs, op->node.ino, op->node.gen, op->name, &op->attr);
+	struct fused *d = op->d;
+	uint64_t now = sched_now_ns(d->sched), ino;
+	uint32_t gen;
+	bool late = met_stale_take(&d->met, op->tid, now), met = met_take(&d->met, op->tid, op->node.ino, op->name, now, &ino, &gen);
+	int err = late || met ? lookup_held(op) : csvfs_lookup(d->fs, op->node.ino, op->node.gen, op->name, &op->attr);
 
+	if (op->met)		/* the kernel may have asked only whether what it knew is still there, and asks again */
+		met_remember(&d->met, op->tid, op->node.ino, op->name, op->attr.ino, op->attr.gen, now);
+	else if (late)
+		met_stale(&d->met, op->tid, now);	/* a directory on the way there */
+	if (met && err == -ENOENT) {
+		err = csvfs_getattr(d->fs, ino, gen, &op->attr);
+		if (err == -ESTALE)
+			err = -ENOENT;		/* not kept long enough */
+	}
 	if (!err && (S_ISDIR(op->attr.mode) || op->attr.flags & CSV_INO_IMAGE))
-		names_seen(op->d->names, op->node.ino, op->name, op->attr.ino);
+		names_seen(d->names, op->node.ino, op->name, op->attr.ino);
 	reply_entry(op, err);
+	hold_met(op);
 }
 
 static void run_getattr(struct fop *op)
@@ -76,6 +121,26 @@ static int open_plain(struct fop *op, uint64_t ino, uint32_t gen)
 	return err;
 }
 
+/*
+ * Makes the file.  Another node may have made it, or moved one there, after the kernel had looked the name up.  Without O_EXCL that is no error
+ * for the caller, but it is the kernel that must check the permissions of what is there now: ESTALE makes it look the name up again and open that.
+ */
+static int create_or_met(struct fop *op)
+{
+	struct fused *d = op->d;
+	int err = -ENOENT;
+
+	for (unsigned tries = 0; tries < MET_TRIES && err == -ENOENT; tries++) {	/* moved away in between */
+		err = csvfs_create(d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, 0, true, &op->attr);
+		if (err != -EEXIST || op->fi.flags & O_EXCL)
+			return err;
+		err = lookup_held(op);
+	}
+	if (op->met)
+		met_remember(&d->met, op->tid, op->node.ino, op->name, op->attr.ino, op->attr.gen, sched_now_ns(d->sched));
+	return err && err != -ENOENT ? err : -ESTALE;
+}
+
 static void run_create(struct fop *op)
 {
 	struct fused *d = op->d;
@@ -85,14 +150,7 @@ static void run_create(struct fop *op)
 	if (op->made)			/* in the last life of this node */
 		err = csvfs_open(d->fs, op->attr.ino, op->attr.gen);
 	else
-		err = csvfs_create(d->fs, op->node.ino, op->node.gen, op->name, op->mode, op->uid, op->gid, 0, true, &op->attr);
-
-	/*
-	 * Another node made the name after the kernel had looked it up.  Without O_EXCL that is no error for the caller, but it is the
-	 * kernel that must check the permissions of what is there now: ESTALE makes it look the name up again and open that.
-	 */
-	if (err == -EEXIST && !(op->fi.flags & O_EXCL))
-		err = -ESTALE;
+		err = create_or_met(op);
 	if (!err) {
 		op->made = true;
 		err = open_plain(op, op->attr.ino, op->attr.gen);
@@ -101,6 +159,7 @@ static void run_create(struct fop *op)
 	}
 	if (err) {
 		fop_reply_err(op, err);
+		hold_met(op);
 		return;
 	}
 	fop_entry(d, VIEW_FILE, &op->attr, &e);
@@ -276,6 +335,12 @@ static const char *const kind_name[FOP_KINDS] = {
 
 #define SLOW_MS 10u		/* worth a line for who looks for delays */
 
+/* What may come of a thread before its open(2) has come to OPEN: permissions of directories are asked for, and RELEASE comes when it will. */
+static bool in_open(enum fop_kind kind)
+{
+	return kind == FOP_LOOKUP || kind == FOP_GETATTR || kind == FOP_CREATE || kind == FOP_RELEASE;
+}
+
 static void fop_coro(void *arg)
 {
 	struct fop *op = arg;
@@ -286,6 +351,8 @@ static void fop_coro(void *arg)
 		int err = life_enter(d);
 
 		op->again = false;
+		if (!in_open(op->kind))
+			met_forget(&d->met, op->tid);
 		if (err) {
 			lock_not_run(op);
 			fuse_reply_err(op->req, -err);
